@@ -1,0 +1,100 @@
+"""One stream: words and patches side by side in one transformer (ViLT, Kim 2021; pre-norm blocks of a ViT)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlp.layers.blocks import PreNormBlock, init_transformer
+from vlp.layers.packing import Packing
+from vlp.types import Fused, Stream
+
+
+@dataclass
+class PreparedTokens:
+    """Per-image work of a one-stream fusion: the image tokens with their modality embedding."""
+
+    tokens: Tensor  # (B, N, D)
+    mask: Tensor  # (B, N)
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def select(self, index: Tensor) -> "PreparedTokens":
+        """The images `index` (R,), in that order; one image may come several times."""
+        return PreparedTokens(self.tokens.index_select(0, index), self.mask.index_select(0, index))
+
+
+class OneStream(nn.Module):
+    """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] of the text)`."""
+
+    def __init__(
+        self, *, width: int = 768, layers: int = 12, heads: int = 12, hidden: int | None = None, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.checkpointing = False
+        self.modality = nn.Parameter(torch.empty(2, width))
+        self.layers = nn.ModuleList(
+            PreNormBlock(width=width, heads=heads, hidden=hidden or 4 * width, dropout=dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pooler = nn.Linear(width, width)
+        init_transformer(self)
+        nn.init.normal_(self.modality, std=0.02)
+
+    def prepare(self, image: Stream) -> PreparedTokens:
+        """Mark the image tokens as such; the joint layers cannot start before the text is known."""
+        return PreparedTokens(image.tokens + self.modality[1], image.mask)
+
+    def forward(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Fused:
+        """R texts (R, L, D) with the images `image_index` (R,) of `prepared`; None pairs them in order."""
+        mask, rows, tokens = self._enter(text, prepared, image_index)
+        for layer in self.layers:
+            tokens = self._run(layer, tokens, rows)
+        joint, length = rows.restore(self.norm(tokens), mask.shape[1]), text.mask.shape[1]
+        image = Stream(joint[:, length:], mask[:, length:])
+        return Fused(image, Stream(joint[:, :length], text.mask), self._pool(joint[:, 0]))
+
+    def read(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None, positions: Tensor) -> Tensor:
+        """Fused tokens at text `positions` (R, L) bool only, (M, D) in row order: the last layer runs nowhere else."""
+        mask, rows, tokens = self._enter(text, prepared, image_index)
+        for layer in self.layers[:-1]:
+            tokens = self._run(layer, tokens, rows)
+        wanted = torch.zeros_like(mask)
+        wanted[:, : positions.shape[1]] = positions
+        index = rows.pack(wanted[..., None])[:, 0].nonzero().squeeze(1)
+        last: PreNormBlock = self.layers[-1]  # type: ignore[assignment]
+        out: Tensor = self.norm(last.read(tokens, rows, index, Packing.of(positions)))
+        return out
+
+    def summarize(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
+        """The pair's pooled [CLS], (R, D)."""
+        first = torch.zeros_like(text.mask)
+        first[:, 0] = True
+        return self._pool(self.read(text, prepared, image_index, first))
+
+    def set_checkpointing(self, enabled: bool) -> None:
+        """Recompute the layers in the backward pass instead of keeping their activations."""
+        self.checkpointing = enabled
+
+    def _pool(self, first: Tensor) -> Tensor:
+        return torch.tanh(self.pooler(first))
+
+    def _enter(
+        self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None
+    ) -> tuple[Tensor, Packing, Tensor]:
+        if image_index is None and len(prepared) != text.mask.shape[0]:
+            image_index = torch.zeros(text.mask.shape[0], dtype=torch.long, device=text.mask.device)
+        image = prepared if image_index is None else prepared.select(image_index)
+        mask = torch.cat([text.mask, image.mask], dim=1)
+        rows = Packing.of(mask)
+        return mask, rows, rows.pack(torch.cat([text.tokens + self.modality[0], image.tokens], dim=1))
+
+    def _run(self, layer: nn.Module, tokens: Tensor, rows: Packing) -> Tensor:
+        if self.checkpointing and self.training:
+            out: Tensor = checkpoint(layer, tokens, rows, use_reentrant=False)
+            return out
+        out = layer(tokens, rows)
+        return out

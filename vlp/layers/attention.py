@@ -1,0 +1,94 @@
+"""Self- and cross-attention over packed tokens, through scaled_dot_product_attention."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.layers.packing import Packing
+
+
+def _heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, N, D) -> (B, H, N, D / H)."""
+    return tokens.view(tokens.shape[0], tokens.shape[1], heads, -1).transpose(1, 2)
+
+
+def _merge(tokens: Tensor) -> Tensor:
+    """(B, H, N, D / H) -> (B, N, D)."""
+    return tokens.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention within each row of a packing."""
+
+    def __init__(self, *, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, rows: Packing) -> Tensor:
+        """(T, D) -> (T, D)."""
+        q, k, v = rows.unpack(self.qkv(tokens)).chunk(3, dim=-1)
+        return self.out(rows.repack(self._attend(q, k, v, rows)))
+
+    def read(self, tokens: Tensor, rows: Packing, queries: Tensor, query_rows: Packing) -> Tensor:
+        """(T, D) keys and values, (M, D) queries -> (M, D): only the outputs that somebody reads."""
+        width = tokens.shape[-1]
+        q = F.linear(queries, self.qkv.weight[:width], self.qkv.bias[:width])
+        k, v = rows.unpack(F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])).chunk(2, dim=-1)
+        return self.out(query_rows.repack(self._attend(query_rows.unpack(q), k, v, rows)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Packing) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        q, k, v = (_heads(x, self.heads) for x in (q, k, v))
+        return _merge(F.scaled_dot_product_attention(q, k, v, attn_mask=rows.key_mask, dropout_p=dropout))
+
+
+@dataclass
+class KeysValues:
+    """Keys and values of the images for one cross-attention layer, each (B, H, N, D / H)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def select(self, index: Tensor) -> "KeysValues":
+        """Rows `index` (R,) of the images."""
+        return KeysValues(self.keys.index_select(0, index), self.values.index_select(0, index))
+
+
+class CrossAttention(nn.Module):
+    """Queries from packed tokens, keys and values projected beforehand and shared by every pass over an image."""
+
+    def __init__(self, *, width: int, heads: int, context_width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(context_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """(B, N, D_context) -> keys and values, computed once an image whatever the number of passes."""
+        k, v = self.kv(context).chunk(2, dim=-1)
+        return KeysValues(_heads(k, self.heads), _heads(v, self.heads))
+
+    def forward(self, tokens: Tensor, rows: Packing, context: KeysValues, context_mask: Tensor | None) -> Tensor:
+        """(T, D) queries over R rows and R images -> (T, D). `context_mask`: (R, 1, 1, N) bool or None for all.
+
+        A single image under many rows is read by all their tokens as one long query: exact, because queries never
+        mix, and free of padding.
+        """
+        dropout = self.dropout if self.training else 0.0
+        q = self.q(tokens)
+        one_image = context.keys.shape[0] == 1
+        q = _heads(q[None] if one_image else rows.unpack(q), self.heads)
+        read = F.scaled_dot_product_attention(
+            q, context.keys, context.values, attn_mask=context_mask, dropout_p=dropout
+        )
+        return self.out(_merge(read)[0] if one_image else rows.repack(_merge(read)))

@@ -1,0 +1,54 @@
+"""Weights of a Hugging Face BERT folder, in the names of our embeddings and blocks."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def read_bert(folder: str) -> dict[str, Tensor]:
+    """State of a Hugging Face BERT folder in fp32, without a leading `bert.`. Raises FileNotFoundError, ValueError."""
+    file = Path(folder) / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"text weights {file} do not exist; give a Hugging Face BERT folder or null")
+    kind = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    if kind != "bert":
+        raise ValueError(f"{folder} holds a {kind}, not a bert")
+    return {k.removeprefix("bert."): v.float() for k, v in load_file(str(file)).items()}
+
+
+def bert_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The embedding part of a BERT state, in `BertText`'s names."""
+    own = {
+        "word.weight": "word_embeddings.weight",
+        "position.weight": "position_embeddings.weight",
+        "norm.weight": "LayerNorm.weight",
+        "norm.bias": "LayerNorm.bias",
+    }
+    out = {f"embeddings.{name}": state[f"embeddings.{theirs}"] for name, theirs in own.items()}
+    return out | {"embeddings.segment": state["embeddings.token_type_embeddings.weight"][0]}
+
+
+def bert_layers(state: dict[str, Tensor], first: int, count: int) -> dict[str, Tensor]:
+    """Layers [first, first + count) of a BERT state as `layers.0 ...` of post-norm blocks."""
+    available = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("encoder.layer."))
+    if first + count > available:
+        raise ValueError(f"layers {first} to {first + count - 1} are asked for, but this BERT has {available}")
+    names = {
+        "attention.out": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "feed_forward.up": "intermediate.dense",
+        "feed_forward.down": "output.dense",
+        "feed_forward_norm": "output.LayerNorm",
+    }
+    out = {}
+    for i in range(count):
+        theirs = f"encoder.layer.{first + i}."
+        for kind in ("weight", "bias"):
+            for name, their_name in names.items():
+                out[f"layers.{i}.{name}.{kind}"] = state[f"{theirs}{their_name}.{kind}"]
+            qkv = [state[f"{theirs}attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            out[f"layers.{i}.attention.qkv.{kind}"] = torch.cat(qkv)
+    return out

@@ -1,0 +1,99 @@
+"""Transformer blocks over packed tokens: BERT's (norm after), with or without cross-attention, and ViT's (norm before)."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.layers.attention import CrossAttention, KeysValues, SelfAttention
+from vlp.layers.packing import Packing
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, *, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(T, D) -> (T, D)."""
+        return cast(Tensor, self.down(F.gelu(self.up(tokens))))
+
+
+class PostNormBlock(nn.Module):
+    """BERT's layer (Devlin 2018): self-attention, optional cross-attention, feed-forward, each added then normalised."""
+
+    def __init__(
+        self, *, width: int, heads: int, hidden: int, dropout: float = 0.0, context_width: int | None = None
+    ) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width=width, heads=heads, dropout=dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        if context_width is not None:
+            self.cross = CrossAttention(width=width, heads=heads, context_width=context_width, dropout=dropout)
+            self.cross_norm = nn.LayerNorm(width, eps=1e-12)
+        self.feed_forward = FeedForward(width=width, hidden=hidden)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, tokens: Tensor, rows: Packing, context: KeysValues | None = None, context_mask: Tensor | None = None
+    ) -> Tensor:
+        """(T, D) -> (T, D)."""
+        tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, rows)))
+        return self._rest(tokens, rows, context, context_mask)
+
+    def read(
+        self,
+        tokens: Tensor,
+        rows: Packing,
+        index: Tensor,
+        query_rows: Packing,
+        context: KeysValues | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(T, D) -> (M, D): the layer's output at the packed places `index` (M,) only."""
+        queries = tokens.index_select(0, index)
+        attended = self.attention.read(tokens, rows, queries, query_rows)
+        queries = self.attention_norm(queries + self.dropout(attended))
+        return self._rest(queries, query_rows, context, context_mask)
+
+    def _rest(self, tokens: Tensor, rows: Packing, context: KeysValues | None, mask: Tensor | None) -> Tensor:
+        if context is not None:
+            tokens = self.cross_norm(tokens + self.dropout(self.cross(tokens, rows, context, mask)))
+        return cast(Tensor, self.feed_forward_norm(tokens + self.dropout(self.feed_forward(tokens))))
+
+
+class PreNormBlock(nn.Module):
+    """ViT's block (Dosovitskiy 2020): normalise, attend, add; normalise, feed forward, add."""
+
+    def __init__(self, *, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=1e-6)
+        self.attention = SelfAttention(width=width, heads=heads, dropout=dropout)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-6)
+        self.feed_forward = FeedForward(width=width, hidden=hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, rows: Packing) -> Tensor:
+        """(T, D) -> (T, D)."""
+        tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), rows))
+        return cast(Tensor, tokens + self.dropout(self.feed_forward(self.feed_forward_norm(tokens))))
+
+    def read(self, tokens: Tensor, rows: Packing, index: Tensor, query_rows: Packing) -> Tensor:
+        """(T, D) -> (M, D): the block's output at the packed places `index` (M,) only."""
+        normed = self.attention_norm(tokens)
+        attended = self.attention.read(normed, rows, normed.index_select(0, index), query_rows)
+        queries = tokens.index_select(0, index) + self.dropout(attended)
+        return cast(Tensor, queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries))))
+
+
+def init_transformer(module: nn.Module, std: float = 0.02) -> None:
+    """BERT's initialisation: normal weights, zero biases, norms at identity."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,62 @@
+"""A vision-language model: two encoders, a fusion, and the similarities that retrieval uses. No loss."""
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from vlp.similarity.cosine import CosineSimilarity
+from vlp.similarity.matching import MatchingHead
+from vlp.types import Batch, Fused, Stream
+
+
+class VLModel(nn.Module):
+    """Parts in four slots. `similarities` may hold "itc" (indexable) and "itm" (pairwise, on top of the fusion)."""
+
+    def __init__(
+        self,
+        *,
+        vision: nn.Module,
+        text: nn.Module,
+        similarities: dict[str, nn.Module],
+        fusion: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if "itm" in similarities and fusion is None:
+            raise ValueError("the similarity 'itm' reads a fused pair, so the model needs a fusion")
+        self.vision = vision
+        self.text = text
+        self.fusion = fusion
+        self.similarities = nn.ModuleDict(similarities)
+
+    def encode_image(self, batch: Batch) -> Stream:
+        """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
+        return cast(Stream, self.vision(batch))
+
+    def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:
+        """(C, L) ids and mask to a stream (C, L, D)."""
+        return cast(Stream, self.text(text_ids, text_mask))
+
+    def prepare_image(self, image: Stream) -> Any:
+        """The fusion's work on the image alone, done once for every pass that reads it."""
+        return self._fusion().prepare(image)
+
+    def fuse(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Fused:
+        """R texts with the prepared images `image_index` (R,); None pairs them in order."""
+        return cast(Fused, self._fusion()(text, prepared, image_index))
+
+    def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
+        """(R,) log-odds that text and image belong together."""
+        summary = self._fusion().summarize(text, prepared, image_index)
+        return cast(MatchingHead, self.similarities["itm"]).log_odds(summary)
+
+    @property
+    def contrast(self) -> CosineSimilarity:
+        """The indexable similarity. Raises ValueError where the model has none."""
+        if "itc" not in self.similarities:
+            raise ValueError("this model has no indexable similarity 'itc'; it scores pairs through its fusion only")
+        return cast(CosineSimilarity, self.similarities["itc"])
+
+    def _fusion(self) -> Any:
+        if self.fusion is None:
+            raise ValueError("this model is a dual encoder: it has no fusion")
+        return self.fusion

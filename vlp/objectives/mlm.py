@@ -1,0 +1,127 @@
+"""Masked language modelling with the image in sight (BERT's 15 % / 80-10-10; ALBEF equations 3 and 7)."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.layers.blocks import init_transformer
+from vlp.types import Loss, Stream
+from vlp.view import View
+
+
+@dataclass
+class Masked:
+    """Masked ids and the places (B, L) bool whose original word is to be told."""
+
+    ids: Tensor
+    positions: Tensor
+
+
+def mask_words(
+    ids: Tensor,
+    word_ids: Tensor,
+    *,
+    probability: float,
+    whole_words: bool,
+    mask_id: int,
+    first_word_id: int,
+    vocab_size: int,
+) -> Masked:
+    """Choose pieces (or whole words) with `probability`; 80 % become [MASK], 10 % a random word, 10 % stay.
+
+    Special tokens and padding (`word_ids` -1) are never chosen. Random words come from [first_word_id, vocab_size).
+    """
+    draw = torch.rand(ids.shape, device=ids.device)
+    if whole_words:
+        draw = draw.gather(1, word_ids.clamp(min=0))  # pieces of a word share their word's draw
+    positions = (draw < probability) & (word_ids >= 0)
+    kind = torch.rand(ids.shape, device=ids.device)
+    words = torch.randint(first_word_id, vocab_size, ids.shape, device=ids.device)
+    masked = torch.where(positions & (kind < 0.8), torch.full_like(ids, mask_id), ids)
+    return Masked(torch.where(positions & (kind >= 0.9), words, masked), positions)
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, teacher: Tensor | None, alpha: Tensor | float) -> Tensor:
+    """(1 - alpha) CE(labels) + alpha CE(softmax(teacher)), mean over (M, V) rows; 0 when there is none."""
+    log_probabilities = F.log_softmax(logits.float(), dim=-1)
+    losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
+    if teacher is not None:
+        soft = -(F.softmax(teacher.float(), dim=-1) * log_probabilities).sum(-1)
+        losses = (1 - alpha) * losses + alpha * soft
+    return losses.sum() / max(len(losses), 1)
+
+
+class MLMHead(nn.Module):
+    """BERT's prediction head: dense, GELU, norm, the word embeddings as decoder, a bias. (M, D) -> (M, V)."""
+
+    def __init__(self, *, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        init_transformer(self)
+
+    def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
+        """`words`: (V, D) word embeddings, shared with the text encoder."""
+        return F.linear(self.norm(F.gelu(self.dense(tokens))), words, self.bias)
+
+
+class MLM(nn.Module):
+    """Needs a fusion. Logits are computed at masked positions only. With a teacher its head's distribution is mixed in.
+
+    `mask_id`, `first_word_id`: the tokenizer's [MASK] and the first id that is an ordinary word; bert-base-uncased's
+    are the defaults.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        vocab_size: int = 30522,
+        probability: float = 0.15,
+        whole_words: bool = False,
+        mask_id: int = 103,
+        first_word_id: int = 999,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.head = MLMHead(width=width, vocab_size=vocab_size)
+        self.vocab_size = vocab_size
+        self.probability = probability
+        self.whole_words = whole_words
+        self.mask_id = mask_id
+        self.first_word_id = first_word_id
+        self.weight = weight
+
+    def forward(self, view: View) -> Loss:
+        """Loss and accuracy over the masked positions of the batch."""
+        batch = view.batch
+        masked = mask_words(
+            batch.text_ids,
+            batch.word_ids,
+            probability=self.probability,
+            whole_words=self.whole_words,
+            mask_id=self.mask_id,
+            first_word_id=self.first_word_id,
+            vocab_size=self.vocab_size,
+        )
+        labels = batch.text_ids[masked.positions]
+        logits = _predict(view, self.head, masked)
+        teacher, alpha = None, cast(Tensor | float, 0.0)
+        if view.teacher is not None:
+            with torch.no_grad():
+                teacher = _predict(view.teacher, view.momentum.copy["mlm"], masked)
+            alpha = view.momentum.alpha()
+        value = soft_cross_entropy(logits, labels, teacher, alpha)
+        right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+        return Loss(value, {"mlm": value.detach(), "mlm_accuracy": right})
+
+
+def _predict(view: View, head: nn.Module, masked: Masked) -> Tensor:
+    """(M, V) logits at the masked positions, in row order."""
+    text: Stream = view.model.encode_text(masked.ids, view.batch.text_mask)
+    tokens = view.model.fusion.read(text, view.prepared, None, masked.positions)  # type: ignore[union-attr, operator]
+    return cast(Tensor, head(tokens, view.model.text.embeddings.word.weight))  # type: ignore[union-attr]

@@ -1,0 +1,70 @@
+"""Which pairs a matching objective sees. Frozen dataclasses: equal policies share one fused pass."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlp.view import Rows, View
+
+
+def sample_negatives(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """One column for each row of (B, B) scores, drawn from softmax(scores) and never of the row's own image id.
+
+    Returns (B,) columns and (B,) bool, False where every column has the row's id. The same-image columns leave before
+    the softmax, in fp32, so no row of weights underflows to zero; one multinomial call serves the batch.
+    """
+    same = ids[:, None] == ids[None]
+    allowed = ~same.all(1)
+    weights = F.softmax(scores.float().masked_fill(same, float("-inf")), dim=1)
+    weights = torch.where(allowed[:, None], weights, torch.ones_like(weights))
+    # float32 softmax can still underflow on all but the hardest column; that one keeps weight 1.
+    return torch.multinomial(weights, 1).squeeze(1), allowed
+
+
+def _rows(text: Tensor, image: Tensor, negatives: list[tuple[Tensor, Tensor, Tensor]]) -> Rows:
+    texts = torch.cat([text] + [n[0] for n in negatives])
+    images = torch.cat([image] + [n[1] for n in negatives])
+    label = torch.zeros_like(texts)
+    label[: len(text)] = 1
+    weight = torch.cat([torch.ones(len(text), device=text.device)] + [n[2].float() for n in negatives])
+    return Rows(texts, images, label, weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardNegatives:
+    """B positives, B hard texts for the images, B hard images for the texts, drawn from ITC scores (ALBEF, 3.2)."""
+
+    def rows(self, view: View) -> Rows:
+        """3 B rows."""
+        with torch.no_grad():
+            c, batch = view.contrast, len(view.batch)
+            start = _local_start(view)
+            local = slice(start, start + batch)
+            ids = view.batch.image_id
+            text, has_text = sample_negatives(c.scale * c.image @ c.text_candidates[local].T, ids)
+            image, has_image = sample_negatives(c.scale * c.text @ c.image_candidates[local].T, ids)
+        own = torch.arange(batch, device=text.device)
+        return _rows(own, own, [(text, own, has_text), (own, image, has_image)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomNegatives:
+    """Each text with its own image, then `each` other images of the batch, drawn uniformly (ViLT, 4.1, at each=1)."""
+
+    each: int = 1
+
+    def rows(self, view: View) -> Rows:
+        """(1 + each) B rows."""
+        ids = view.batch.image_id
+        own = torch.arange(len(ids), device=ids.device)
+        drawn = [sample_negatives(torch.zeros(len(ids), len(ids), device=ids.device), ids) for _ in range(self.each)]
+        return _rows(own, own, [(own, image, allowed) for image, allowed in drawn])
+
+
+def _local_start(view: View) -> int:
+    """Where this rank's rows begin among the gathered candidates."""
+    import torch.distributed as dist
+
+    return dist.get_rank() * len(view.batch) if dist.is_available() and dist.is_initialized() else 0

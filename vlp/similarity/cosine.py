@@ -1,0 +1,62 @@
+"""Cosine similarity of two projected vectors with a learned temperature: what ITC trains and an index searches."""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.pooling.tokens import ClsPool
+from vlp.types import Stream
+
+
+class CosineSimilarity(nn.Module):
+    """Scores (B, C) = cosine * exp(logit_scale). One that splits into two vectors, so it can be indexed.
+
+    `logit_scale` is ln(1 / temperature), CLIP's parametrisation; the temperature stays within [0.01, 0.5]
+    (`clamp`, called after each step).
+    """
+
+    def __init__(
+        self,
+        *,
+        image_width: int,
+        text_width: int,
+        embed_dim: int = 256,
+        temperature: float = 0.07,
+        image_pool: nn.Module | None = None,
+        text_pool: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_pool = image_pool or ClsPool()
+        self.text_pool = text_pool or ClsPool()
+        self.image_projection = nn.Linear(image_width, embed_dim)
+        self.text_projection = nn.Linear(text_width, embed_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.embed_dim = embed_dim
+
+    def embed_image(self, image: Stream) -> Tensor:
+        """(B, N, D) -> (B, E), unit rows, fp32."""
+        return F.normalize(self.image_projection(self.image_pool(image)).float(), dim=-1)
+
+    def embed_text(self, text: Stream) -> Tensor:
+        """(C, L, D) -> (C, E), unit rows, fp32."""
+        return F.normalize(self.text_projection(self.text_pool(text)).float(), dim=-1)
+
+    def scores(self, image: Stream, text: Stream) -> Tensor:
+        """(B, C) logits of every pair."""
+        return self.scale() * self.embed_image(image) @ self.embed_text(text).T
+
+    def pairs(self, image: Stream, text: Stream) -> Tensor:
+        """(B,) logits of aligned pairs."""
+        return self.scale() * (self.embed_image(image) * self.embed_text(text)).sum(-1)
+
+    def scale(self) -> Tensor:
+        """1 / temperature."""
+        return cast(Tensor, self.logit_scale.exp())
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep the temperature within [0.01, 0.5]."""
+        self.logit_scale.clamp_(math.log(2.0), math.log(100.0))

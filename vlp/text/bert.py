@@ -1,0 +1,83 @@
+"""BERT's text encoder over packed tokens, of any depth; depth 0 is the embedding alone (ViLT)."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlp.layers.bert_weights import bert_embeddings, bert_layers, read_bert
+from vlp.layers.blocks import PostNormBlock, init_transformer
+from vlp.layers.packing import Packing
+from vlp.types import Stream
+
+
+class BertEmbeddings(nn.Module):
+    """Word, position and segment embeddings, summed and normalised. Only the first segment is used."""
+
+    def __init__(self, *, vocab_size: int, width: int, max_positions: int, dropout: float) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(max_positions, width)
+        self.segment = nn.Parameter(torch.zeros(width))
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, rows: Packing) -> Tensor:
+        """(B, L) ids -> (T, D) embeddings of the tokens present."""
+        if ids.shape[1] > self.position.num_embeddings:
+            raise ValueError(f"{ids.shape[1]} tokens, but only {self.position.num_embeddings} positions")
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        words = self.word(rows.pack(ids[..., None])[:, 0])
+        positions = self.position(rows.pack(places.reshape(*ids.shape, 1))[:, 0])
+        out: Tensor = self.dropout(self.norm(words + positions + self.segment))
+        return out
+
+
+class BertText(nn.Module):
+    """(B, L) ids -> Stream (B, L, D), [CLS] first.
+
+    `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT; its embeddings and its layers
+    [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 30522,
+        width: int = 768,
+        layers: int = 6,
+        heads: int = 12,
+        hidden: int | None = None,
+        max_positions: int = 512,
+        dropout: float = 0.1,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = hidden or 4 * width
+        self.width = width
+        self.vocab_size = vocab_size
+        self.checkpointing = False
+        self.embeddings = BertEmbeddings(
+            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout
+        )
+        self.layers = nn.ModuleList(
+            PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)
+        )
+        init_transformer(self)
+        if weights is not None:
+            state = read_bert(weights)
+            self.load_state_dict(bert_embeddings(state) | bert_layers(state, 0, layers))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Stream:
+        """(B, L) ids and mask to a stream."""
+        rows = Packing.of(mask)
+        tokens = self.embeddings(ids, rows)
+        for layer in self.layers:
+            if self.checkpointing and self.training:
+                tokens = checkpoint(layer, tokens, rows, use_reentrant=False)
+            else:
+                tokens = layer(tokens, rows)
+        return Stream(rows.restore(tokens, ids.shape[1]), mask)
+
+    def set_checkpointing(self, enabled: bool) -> None:
+        """Recompute the layers in the backward pass instead of keeping their activations."""
+        self.checkpointing = enabled

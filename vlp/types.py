@@ -1,0 +1,96 @@
+"""What flows through vlp, and the one legend of shape letters that every docstring uses.
+
+B pairs in a batch    C captions           R rows of a fused pass (positives and negatives)
+N image tokens        L text tokens        T tokens left when padding is taken out
+D width of a stream   E width of an embedding that can be indexed
+H heads               V vocabulary         Q length of a feature queue     W ranks
+M masked positions
+
+Masks are boolean and True means present, everywhere.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Regions:
+    """Detector output of a batch: R boxes a picture, padded."""
+
+    features: Tensor  # (B, R, F) float
+    boxes: Tensor  # (B, R, 4) float, x1 y1 x2 y2 as shares of width and height
+    class_probs: Tensor  # (B, R, K) float, rows sum to 1
+    mask: Tensor  # (B, R) bool
+
+
+@dataclass
+class Batch:
+    """Raw facts of B image-text pairs. Targets are made by the objective that wants them, on the device."""
+
+    text_ids: Tensor  # (B, L) int64, [CLS] first, padded
+    text_mask: Tensor  # (B, L) bool
+    word_ids: Tensor  # (B, L) int64: which word a piece belongs to; -1 at special tokens and padding
+    image_id: Tensor  # (B,) int64: pairs with one id are positives of each other
+    caption_id: Tensor  # (B,) int64
+    image: Tensor | None = None  # (B, 3, height, width) float, normalised
+    features: Tensor | None = None  # (B, N, D) cached output of a frozen vision prefix, used instead of `image`
+    regions: Regions | None = None
+    keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return _move(self, device, non_blocking)
+
+    def __len__(self) -> int:
+        return int(self.text_ids.shape[0])
+
+
+@dataclass
+class Stream:
+    """Tokens of one modality. Content under a False mask never changes an output."""
+
+    tokens: Tensor  # (B, N, D)
+    mask: Tensor  # (B, N) bool
+
+
+@dataclass
+class Fused:
+    """What a fusion gives back for R image-text rows."""
+
+    image: Stream | None  # (R, N, D); None where the image side is only read from
+    text: Stream  # (R, L, D)
+    summary: Tensor  # (R, D), the [CLS] of the pair
+
+
+@dataclass
+class Loss:
+    """A scalar to minimise and named scalars to report (detached, on the device: reading them is the logger's choice)."""
+
+    value: Tensor
+    report: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Sample:
+    """One decoded image-text pair, before collation."""
+
+    key: str
+    image_id: int
+    caption_id: int
+    text_ids: list[int]
+    word_ids: list[int]
+    image: Tensor | None = None  # (3, height, width) float, normalised
+    features: Tensor | None = None  # (N, D)
+    regions: Regions | None = None  # without the batch dimension
+
+
+def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, (Batch, Regions)):
+        moved = {f.name: _move(getattr(value, f.name), device, non_blocking) for f in fields(value)}
+        return replace(value, **moved)
+    return value

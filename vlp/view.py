@@ -1,0 +1,116 @@
+"""One batch seen by one model: every stream made once, at first use, and shared by all objectives."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vlp.layers.gather import gather
+from vlp.model import VLModel
+from vlp.types import Batch, Fused, Stream
+
+
+@dataclass
+class Rows:
+    """Pairs to match: R rows of (text, image) indices into the batch."""
+
+    text: Tensor  # (R,) int64
+    image: Tensor  # (R,) int64
+    label: Tensor  # (R,) int64, 1 = match
+    weight: Tensor  # (R,) float; 0 where a batch offers no negative for a row
+
+
+class Negatives(Protocol):
+    """What an ITM objective draws its rows with."""
+
+    def rows(self, view: "View") -> Rows:
+        """Positive and negative pairs of the view's batch."""
+
+
+@dataclass
+class Contrast:
+    """Embeddings of the local batch and the candidates that they are compared with."""
+
+    image: Tensor  # (B, E)
+    text: Tensor  # (B, E)
+    image_candidates: Tensor  # (W B + Q, E)
+    text_candidates: Tensor  # (W B + Q, E)
+    candidate_ids: Tensor  # (W B + Q,) image ids
+    scale: Tensor
+
+
+class View:
+    """A model looking at a batch. `teacher` is a View of the momentum model, or None."""
+
+    def __init__(
+        self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        self.momentum = momentum
+        self.whole_rows = whole_rows
+        self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
+
+    @cached_property
+    def teacher(self) -> "View | None":
+        """The same batch seen by the momentum model."""
+        return None if self.momentum is None else View(self.momentum.model, self.batch)
+
+    @cached_property
+    def image(self) -> Stream:
+        """The image stream, (B, N, D)."""
+        return self.model.encode_image(self.batch)
+
+    @cached_property
+    def text(self) -> Stream:
+        """The text stream of the unmasked captions, (B, L, D)."""
+        return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
+
+    @cached_property
+    def prepared(self) -> Any:
+        """The fusion's per-image work, shared by positive, negative and masked passes."""
+        return self.model.prepare_image(self.image)
+
+    @cached_property
+    def image_embedding(self) -> Tensor:
+        """(B, E) unit rows."""
+        return self.model.contrast.embed_image(self.image)
+
+    @cached_property
+    def text_embedding(self) -> Tensor:
+        """(B, E) unit rows."""
+        return self.model.contrast.embed_text(self.text)
+
+    @cached_property
+    def contrast(self) -> Contrast:
+        """Local embeddings against all ranks' candidates: the teacher's and its queue, else the student's own."""
+        ids = gather(self.batch.image_id)
+        scale = self.model.contrast.scale()
+        if self.momentum is None or self.teacher is None:
+            image, text = gather(self.image_embedding), gather(self.text_embedding)
+            return Contrast(self.image_embedding, self.text_embedding, image, text, ids, scale)
+        with torch.no_grad():
+            image, text = gather(self.teacher.image_embedding), gather(self.teacher.text_embedding)
+        image, text, ids = self.momentum.with_queue(image, text, ids)
+        return Contrast(self.image_embedding, self.text_embedding, image, text, ids, scale)
+
+    def matched(self, negatives: Negatives) -> tuple[Rows, Stream, Fused | None, Tensor]:
+        """Rows drawn by `negatives` and their fused pass: (rows, texts, fused, summary (R, D)).
+
+        `fused` is None unless an objective of the task reads whole rows: else only each pair's [CLS] is computed.
+        Objectives that hold equal `negatives` share one pass.
+        """
+        if negatives not in self._matched:
+            rows = negatives.rows(self)
+            texts = Stream(self.text.tokens.index_select(0, rows.text), self.text.mask.index_select(0, rows.text))
+            self._matched[negatives] = (rows, texts, *self._fuse(texts, rows.image))
+        return self._matched[negatives]
+
+    def _fuse(self, texts: Stream, image_index: Tensor) -> tuple[Fused | None, Tensor]:
+        if self.whole_rows:
+            fused = self.model.fuse(texts, self.prepared, image_index)
+            return fused, fused.summary
+        assert self.model.fusion is not None
+        return None, self.model.fusion.summarize(texts, self.prepared, image_index)

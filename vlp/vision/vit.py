@@ -1,0 +1,115 @@
+"""Any timm vision transformer as an image encoder, with an optional frozen prefix whose output can be cached."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlp.types import Batch, Stream
+
+
+class TimmViT(nn.Module):
+    """(B, 3, S, S) -> Stream (B, 1 + N, D), the class token first.
+
+    `name` and `options` go to `timm.create_model`. `weights` is a safetensors file in timm's key names; position
+    embeddings of another grid are resampled (bicubic, antialiased). The patch embedding and the first
+    `frozen_blocks` blocks get no gradient; their output (`prefix`) may be computed once for a data set
+    (`vlp data features`) and arrives as `Batch.features`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        image_size: int,
+        weights: str | None = None,
+        frozen_blocks: int = 0,
+        drop_path: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.vit = timm.create_model(
+            name, img_size=image_size, num_classes=0, drop_path_rate=drop_path, **(options or {})
+        )
+        self.image_size = image_size
+        self.width = int(self.vit.num_features)
+        self.frozen_blocks = frozen_blocks
+        self.checkpointing = False
+        if weights is not None:
+            load_timm_weights(self, weights)
+        if frozen_blocks:
+            self._freeze(frozen_blocks)
+
+    def _freeze(self, blocks: int) -> None:
+        # The final norm and the blocks behind the prefix are the only parts that train.
+        trained = {id(p) for m in [*self.vit.blocks[blocks:], self.vit.norm] for p in m.parameters()}
+        for parameter in self.vit.parameters():
+            parameter.requires_grad = id(parameter) in trained
+
+    def prefix(self, image: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, 1 + N, D): patch embedding, positions and the frozen blocks."""
+        tokens = self.vit.patch_embed(image)
+        tokens = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(tokens)))
+        for block in self.vit.blocks[: self.frozen_blocks]:
+            tokens = block(tokens)
+        return cast(Tensor, tokens)
+
+    def forward(self, batch: Batch) -> Stream:
+        """Pictures, or the cached output of the frozen prefix, to a stream."""
+        if batch.features is not None:
+            tokens = batch.features
+        else:
+            if batch.image is None:
+                raise ValueError("this batch has neither pictures nor cached features for the vision transformer")
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_blocks):
+                tokens = self.prefix(batch.image)
+        for block in self.vit.blocks[self.frozen_blocks :]:
+            tokens = self._run(block, tokens)
+        tokens = self.vit.norm(tokens)
+        return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        if self.checkpointing and self.training:
+            return cast(Tensor, checkpoint(block, tokens, use_reentrant=False))
+        return cast(Tensor, block(tokens))
+
+    def set_checkpointing(self, enabled: bool) -> None:
+        """Recompute the trained blocks in the backward pass instead of keeping their activations."""
+        self.checkpointing = enabled
+
+    def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Resample the position embeddings of a checkpoint's state to this model's grid, in place."""
+        key = f"{prefix}vit.pos_embed"
+        if key in state:
+            state[key] = self._resampled(state[key])
+
+    def _resampled(self, positions: Tensor) -> Tensor:
+        own = self.vit.pos_embed
+        if positions.shape == own.shape:
+            return positions
+        without_prefix = own.shape[1] == self.vit.patch_embed.num_patches
+        return resample_abs_pos_embed(
+            positions,
+            new_size=list(self.vit.patch_embed.grid_size),
+            num_prefix_tokens=0 if without_prefix else self.vit.num_prefix_tokens,
+        )
+
+
+def load_timm_weights(encoder: TimmViT, weights: str) -> None:
+    """Load a timm safetensors file. Raises FileNotFoundError, or ValueError naming the keys that differ."""
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"vision weights {weights} do not exist; give a timm safetensors file or null")
+    state = {k: v.float() for k, v in load_file(weights).items()}
+    state = {k: v for k, v in state.items() if not k.startswith(("head.", "mask_token"))}
+    if "pos_embed" in state:
+        state["pos_embed"] = encoder._resampled(state["pos_embed"])
+    own = encoder.vit.state_dict()
+    differing = sorted(set(own) ^ set(state)) + [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if differing:
+        raise ValueError(f"{weights} does not fit this vision transformer; keys that differ: {', '.join(differing[:8])}")
+    encoder.vit.load_state_dict(state)
