@@ -218,7 +218,7 @@ def from_json(record: Any) -> Any:
         return {k: from_json(v) for k, v in record.items()}
     target = _resolve(record[TARGET])
     kwargs = {k: from_json(v) for k, v in record.items() if k != TARGET}
-    if not dataclasses.is_dataclass(target):
+    if not _is_settings(target):
         return Lazy(cast(Callable[..., Any], target), kwargs)
     hints = typing.get_type_hints(target)
     for name in kwargs:
@@ -226,6 +226,11 @@ def from_json(record: Any) -> Any:
         if typing.get_origin(hints[name]) is tuple:
             kwargs[name] = tuple(kwargs[name])
     return target(**kwargs)
+
+
+def _is_settings(target: Any) -> bool:
+    """Settings are plain dataclasses; a frozen dataclass is a part, written down as a call like any other."""
+    return dataclasses.is_dataclass(target) and not vars(target)["__dataclass_params__"].frozen
 
 
 def _path(target: Any) -> str:

@@ -38,11 +38,11 @@ class CosineSimilarity(nn.Module):
 
     def embed_image(self, image: Stream) -> Tensor:
         """(B, N, D) -> (B, E), unit rows, fp32."""
-        return F.normalize(self.image_projection(self.image_pool(image)).float(), dim=-1)
+        return _unit(self.image_projection(self.image_pool(image)))
 
     def embed_text(self, text: Stream) -> Tensor:
         """(C, L, D) -> (C, E), unit rows, fp32."""
-        return F.normalize(self.text_projection(self.text_pool(text)).float(), dim=-1)
+        return _unit(self.text_projection(self.text_pool(text)))
 
     def scores(self, image: Stream, text: Stream) -> Tensor:
         """(B, C) logits of every pair."""
@@ -60,3 +60,8 @@ class CosineSimilarity(nn.Module):
     def clamp(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
         self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Rows of length 1, in fp32 or better."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

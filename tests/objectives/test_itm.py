@@ -1,0 +1,49 @@
+"""ITM and its negatives."""
+
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlp.objectives.itm import matching_loss
+from vlp.objectives.negatives import sample_negatives
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 10_000))
+def test_matching_loss_is_mean_cross_entropy_of_the_weighted_rows(rows: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, 2, generator=g)
+    label, weight = torch.randint(0, 2, (rows,), generator=g), torch.randint(0, 2, (rows,), generator=g).float()
+    kept = [
+        -math.log(math.exp(z[y]) / (math.exp(z[0]) + math.exp(z[1])))
+        for z, y, w in zip(logits.tolist(), label.tolist(), weight.tolist(), strict=True)
+        if w
+    ]
+    expected = sum(kept) / len(kept) if kept else 0.0
+    assert abs(float(matching_loss(logits, label, weight)) - expected) < 1e-5
+
+
+def test_negatives_follow_the_softmax_of_the_scores() -> None:
+    torch.manual_seed(0)
+    scores = torch.tensor([[9.0, 0.0, 1.0, 2.0]]).repeat(4, 1)
+    ids = torch.tensor([0, 1, 2, 3])
+    drawn = torch.stack([sample_negatives(scores, ids)[0] for _ in range(20_000)])[:, 0]
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    e = [0.0, 1.0, math.e, math.e**2]  # own column left out
+    for share, weight in zip(shares.tolist(), e, strict=True):
+        assert abs(share - weight / sum(e)) < 0.015
+
+
+def test_scores_that_underflow_still_give_a_legal_negative() -> None:
+    scores = torch.tensor([[500.0, -500.0, -900.0], [0.0, 0.0, 0.0], [1e4, -1e4, 3e4]])
+    columns, allowed = sample_negatives(scores, torch.tensor([7, 7, 8]))
+    assert allowed.all()
+    assert columns.tolist()[:2] == [2, 2]
+    assert int(columns[2]) in (0, 1)
+
+
+def test_rows_without_a_stranger_are_marked() -> None:
+    _, allowed = sample_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]))
+    assert not allowed.any()

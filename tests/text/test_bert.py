@@ -1,0 +1,57 @@
+"""Our BERT against transformers', from the same folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from tests.parts import batch
+from vlp.fusion.cross import CrossFusion
+from vlp.text.bert import BertText
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("bert")
+    config = BertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(path)
+    return path
+
+
+def ours(folder: Path, layers: int) -> BertText:
+    return BertText(
+        vocab_size=60, width=32, layers=layers, heads=4, hidden=48, max_positions=16, weights=str(folder)
+    ).eval()
+
+
+def test_outputs_equal_transformers_at_real_tokens(folder: Path) -> None:
+    b, theirs = batch(), BertModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = theirs(input_ids=b.text_ids, attention_mask=b.text_mask.long()).last_hidden_state
+        got = ours(folder, 4)(b.text_ids, b.text_mask).tokens
+    torch.testing.assert_close(got[b.text_mask], expected[b.text_mask], rtol=1e-4, atol=1e-5)
+
+
+def test_the_second_half_starts_the_fusion(folder: Path) -> None:
+    """Text layers [0, 2) then fusion layers [2, 4) without their cross-attention are the whole BERT."""
+    fusion = CrossFusion(width=32, layers=2, heads=4, hidden=48, image_width=8, weights=str(folder), first_layer=2)
+    whole = ours(folder, 4)
+    for i in (0, 1):
+        state = whole.layers[2 + i].state_dict()
+        for name, value in fusion.layers[i].state_dict().items():
+            assert name.startswith("cross") or torch.equal(value, state[name])
+
+
+def test_too_many_layers_is_an_error(folder: Path) -> None:
+    with pytest.raises(ValueError, match="layers 0 to 4 are asked for, but this BERT has 4"):
+        ours(folder, 5)
+
+
+def test_missing_folder_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors do not exist"):
+        ours(tmp_path, 2)
