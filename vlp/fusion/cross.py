@@ -57,7 +57,7 @@ class CrossFusion(nn.Module):
             )
             for _ in range(layers)
         )
-        init_transformer(self)
+        init_transformer(self, width)
         if weights is not None:
             missing = self.load_state_dict(bert_layers(read_bert(weights), first_layer, layers), strict=False)
             assert all(".cross" in key for key in missing.missing_keys)

@@ -41,7 +41,7 @@ class OneStream(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.pooler = nn.Linear(width, width)
-        init_transformer(self)
+        init_transformer(self, width)
         nn.init.normal_(self.modality, std=0.02)
 
     def prepare(self, image: Stream) -> PreparedTokens:

@@ -90,8 +90,10 @@ class PreNormBlock(nn.Module):
         return cast(Tensor, queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries))))
 
 
-def init_transformer(module: nn.Module, std: float = 0.02) -> None:
-    """BERT's initialisation: normal weights, zero biases, norms at identity."""
+def init_transformer(module: nn.Module, width: int) -> None:
+    """BERT's initialisation: normal weights, zero biases. The deviation is BERT's 0.02 at width 768 and keeps the gain
+    of a layer at any other width: with 0.02 at width 96 a branch hands on 4 % of its input and learns slowly."""
+    std = 0.02 * (768 / width) ** 0.5
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             nn.init.normal_(part.weight, std=std)

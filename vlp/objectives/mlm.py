@@ -62,7 +62,7 @@ class MLMHead(nn.Module):
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        init_transformer(self)
+        init_transformer(self, width)
 
     def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
         """`words`: (V, D) word embeddings, shared with the text encoder."""

@@ -62,7 +62,7 @@ class BertText(nn.Module):
         self.layers = nn.ModuleList(
             PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)
         )
-        init_transformer(self)
+        init_transformer(self, width)
         if weights is not None:
             state = read_bert(weights)
             self.load_state_dict(bert_embeddings(state) | bert_layers(state, 0, layers))

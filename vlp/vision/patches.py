@@ -26,7 +26,7 @@ class LinearPatches(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
         self.dropout = nn.Dropout(dropout)
-        init_transformer(self)
+        init_transformer(self, width)
         nn.init.trunc_normal_(self.positions, std=0.02)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ class TimmViT(nn.Module):
     `name` and `options` go to `timm.create_model`. `weights` is a safetensors file in timm's key names; position
     embeddings of another grid are resampled (bicubic, antialiased). The patch embedding and the first
     `frozen_blocks` blocks get no gradient; their output (`prefix`) may be computed once for a data set
-    (`vlp data features`) and arrives as `Batch.features`.
+    (`vlp data features`) and arrives as `Batch.features`. `merge` averages squares of merge x merge patch tokens at
+    the end of the prefix: the blocks and the fusion behind it then see N / merge^2 patches.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class TimmViT(nn.Module):
         image_size: int,
         weights: str | None = None,
         frozen_blocks: int = 0,
+        merge: int = 1,
         drop_path: float = 0.0,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -39,6 +42,7 @@ class TimmViT(nn.Module):
         self.image_size = image_size
         self.width = int(self.vit.num_features)
         self.frozen_blocks = frozen_blocks
+        self.merge = merge
         self.checkpointing = False
         if weights is not None:
             load_timm_weights(self, weights)
@@ -57,7 +61,12 @@ class TimmViT(nn.Module):
         tokens = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(tokens)))
         for block in self.vit.blocks[: self.frozen_blocks]:
             tokens = block(tokens)
-        return cast(Tensor, tokens)
+        return cast(Tensor, tokens if self.merge == 1 else self._merged(tokens))
+
+    def _merged(self, tokens: Tensor) -> Tensor:
+        first, (height, width) = self.vit.num_prefix_tokens, self.vit.patch_embed.grid_size
+        grid = tokens[:, first:].transpose(1, 2).unflatten(2, (height, width))
+        return torch.cat([tokens[:, :first], F.avg_pool2d(grid, self.merge).flatten(2).transpose(1, 2)], dim=1)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures, or the cached output of the frozen prefix, to a stream."""

@@ -1,0 +1,85 @@
+"""What is written while training: exact numbers in the log, a readable line on screen, trackers on request."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlp.config import ConfigError
+from vlp.engine.log import Progress, duration, open_log, open_trackers
+from vlp.engine.meter import Meter
+from vlp.engine.run import RunConfig
+
+
+def test_log_lines_keep_every_bit_and_are_on_disk_at_once(tmp_path: Path) -> None:
+    write = open_log(tmp_path / "log.jsonl")
+    write(1, {"loss": 0.1 + 0.2})
+    write(2, {"loss": 1 / 3})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1 / 3}]
+
+
+def test_without_a_terminal_progress_is_one_line_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(steps=100, start=40)
+    progress.show(50, {"loss": 1.25, "samples_per_second": 12.34, "data_wait": 0.071})
+    progress.close()
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"step 50/100: loss 1\.2500, 12\.3 samples/s, data wait 7%, ETA \d+:\d\d:\d\d\n", error)
+
+
+def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(steps=10, start=0, enabled=False)
+    progress.show(1, {"loss": 1.0, "samples_per_second": 1.0, "data_wait": 0.0})
+    progress.say("hello")
+    progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_eta_is_the_pace_since_the_start_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = Progress(steps=100, start=40, enabled=False)
+    monkeypatch.setattr("time.perf_counter", lambda: progress.began + 20)
+    assert progress.seconds_left(50) == pytest.approx(100)  # ten steps in 20 s, fifty to go
+    assert duration(3725.4) == "1:02:05"
+
+
+def test_the_meter_counts_every_process_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    meter = Meter(num_processes=4)
+    with meter.waiting():
+        now[0] += 1
+    now[0] += 3
+    meter.count(10)
+    with meter.pause():
+        now[0] += 100
+    assert meter.read() == {"samples_per_second": pytest.approx(10.0), "data_wait": pytest.approx(0.25)}
+    now[0] += 1
+    meter.count(1)
+    assert meter.read() == {"samples_per_second": pytest.approx(4.0), "data_wait": 0.0}
+
+
+def test_unknown_trackers_are_named() -> None:
+    with pytest.raises(ConfigError, match="no tracker 'tensorbord'; did you mean 'tensorboard'"):
+        RunConfig(trackers=["tensorbord"]).check()
+
+
+def test_a_tracker_that_is_not_installed_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="wandb is not installed; pip install wandb"):
+        RunConfig(trackers=["wandb"]).check()
+
+
+def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (write,) = open_trackers(["tensorboard"], tmp_path, {"steps": 3})
+    write(3, {"loss": 0.5})
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+
+
+def test_the_log_module_imports_no_tracker() -> None:
+    code = "import sys, vlp.engine.log; print([m for m in ('wandb', 'tensorboard') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,37 @@
+"""Samples to a batch, padded to the longest caption (and the most regions) that it holds."""
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vlp.types import Batch, Regions, Sample
+
+
+def collate(samples: list[Sample], pad_id: int) -> Batch:
+    """B samples to a Batch. Pictures, features and regions are there when every sample has them."""
+    ids = pad_sequence([torch.tensor(s.text_ids) for s in samples], batch_first=True, padding_value=pad_id)
+    lengths = torch.tensor([len(s.text_ids) for s in samples])
+    return Batch(
+        text_ids=ids,
+        text_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
+        word_ids=pad_sequence([torch.tensor(s.word_ids) for s in samples], batch_first=True, padding_value=-1),
+        image_id=torch.tensor([s.image_id for s in samples]),
+        caption_id=torch.tensor([s.caption_id for s in samples]),
+        image=_stack([s.image for s in samples]),
+        features=_stack([s.features for s in samples]),
+        regions=_regions([s.regions for s in samples]),
+        keys=[s.key for s in samples],
+    )
+
+
+def _stack(tensors: list[Tensor | None]) -> Tensor | None:
+    present = [t for t in tensors if t is not None]
+    return torch.stack(present) if len(present) == len(tensors) else None
+
+
+def _regions(regions: list[Regions | None]) -> Regions | None:
+    present = [r for r in regions if r is not None]
+    if len(present) != len(regions):
+        return None
+    fields = ("features", "boxes", "class_probs", "mask")
+    return Regions(**{f: pad_sequence([getattr(r, f) for r in present], batch_first=True) for f in fields})

@@ -1,0 +1,26 @@
+"""Which pairs a run reads, and how pictures and captions become tensors."""
+
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class DataConfig:
+    """Settings of reading. `batch_size` is global: the pairs of one optimizer step over all ranks and micro batches."""
+
+    train: str = ""  # folder of indexed shards to train on
+    val: str = ""  # folder of indexed shards for retrieval during and after training; "" = none
+    tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; "" = the train folder
+    image_size: int = 224  # pictures are made square, image_size x image_size pixels
+    max_length: int = 30  # longest caption in word pieces, [CLS] and [SEP] included; longer ones are cut
+    batch_size: int = 64
+    workers: int = 0  # reading processes a rank; the order is the same for any number
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_scale: tuple[float, float] = (1.0, 1.0)  # area shares of random resized crops; (1, 1) = the whole picture
+    flip: bool = False  # mirror half of the pictures, and swap left and right in their captions
+    use_features: bool = False  # read cached vision tokens ({key}.features.safetensors) in place of pictures
+    use_regions: bool = False  # read region features ({key}.regions.safetensors) as well
+    max_bad_share: float = 0.001  # the run stops when more than this share of the samples cannot be read

@@ -1,0 +1,153 @@
+"""Pairs of a shard folder, decoded one at a time as a pure function of (seed, epoch, pair)."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from vlp.data.config import DataConfig
+from vlp.data.errors import BadSample, DataError
+from vlp.data.images import augment, decode, looks_whole, normalise, resize
+from vlp.data.shards import PICTURES, ShardFolder
+from vlp.data.tokenizer import Tokenizer
+from vlp.types import Regions, Sample
+
+MAX_CHARACTERS = 10_000  # a longer caption is no caption
+
+
+class PairDataset:
+    """The (picture, caption) pairs of a folder. With `train` pictures are augmented, drawn from (seed, epoch, pair)."""
+
+    def __init__(
+        self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, *, train: bool, seed: int = 0
+    ) -> None:
+        self.config = config
+        self.shards = ShardFolder(folder)
+        self.tokenizer = tokenizer
+        self.train = train
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.shards.num_captions
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures in the folder."""
+        return self.shards.num_samples
+
+    def sample(self, epoch: int, pair: int) -> Sample:
+        """One pair as tensors. Raises BadSample naming shard, key and cause."""
+        shard, row, number = self.shards.locate_pair(pair)
+        record = self.record(shard, row)
+        caption = record["captions"][number]
+        text = caption["text"]
+        image = features = None
+        if self.config.use_features:
+            features = self._features(shard, row)
+        else:
+            image, text = self._picture(shard, row, text, np.random.default_rng([self.seed, epoch, pair]))
+        ids, words = self.tokenizer(text, self.config.max_length)
+        return Sample(
+            key=self.shards.key(shard, row),
+            image_id=int(record["image_id"]),
+            caption_id=int(caption["id"]),
+            text_ids=ids,
+            word_ids=words,
+            image=image,
+            features=features,
+            regions=self._regions(shard, row) if self.config.use_regions else None,
+        )
+
+    def picture(self, shard: int, row: int) -> Tensor:
+        """The decoded picture, (3, height, width) uint8. Raises BadSample."""
+        for kind in PICTURES:
+            data = self.shards.read(shard, row, kind)
+            if data is not None:
+                try:
+                    return decode(data)
+                except ValueError as error:
+                    raise BadSample("undecodable picture", self.shards.name(shard, row), str(error)) from error
+        raise BadSample("no picture", self.shards.name(shard, row))
+
+    def record(self, shard: int, row: int) -> dict[str, Any]:
+        """The sample's json. Raises BadSample where it is none or a caption is missing, empty or absurdly long."""
+        data = self.shards.read(shard, row, "json")
+        try:
+            record: dict[str, Any] = json.loads(data or b"")
+            texts = [caption["text"] for caption in record["captions"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadSample("unreadable record", self.shards.name(shard, row), str(error)) from error
+        if not texts or any(not text.strip() for text in texts):
+            raise BadSample("caption without text", self.shards.name(shard, row))
+        if any(len(text) > MAX_CHARACTERS for text in texts):
+            raise BadSample("caption too long", self.shards.name(shard, row), f"over {MAX_CHARACTERS} characters")
+        return record
+
+    def preflight(self, decoded: int = 64, limit: int = 100_000) -> None:
+        """Look before a run starts: every record and the end of every picture (up to `limit`), and decode some.
+
+        Raises DataError naming the bad samples when their share passes `max_bad_share`, else warns.
+        """
+        count = min(self.num_pictures, limit)
+        looked = np.linspace(0, self.num_pictures - 1, count).astype(int)
+        deep = set(looked[np.linspace(0, count - 1, min(decoded, count)).astype(int)].tolist())
+        bad = [error for i in looked.tolist() if (error := self._look(*self.shards.locate(i), i in deep))]
+        if not bad:
+            return
+        named = "\n  ".join(str(error) for error in bad[:10])
+        message = f"{len(bad)} of {count} samples of {self.shards.folder} are bad:\n  {named}"
+        if len(bad) > self.config.max_bad_share * count:
+            raise DataError(f"{message}\nMend or drop them and make the shards again, or raise data.max_bad_share")
+        warnings.warn(message, stacklevel=2)
+
+    def _look(self, shard: int, row: int, deep: bool) -> BadSample | None:
+        try:
+            self.record(shard, row)
+            if self.config.use_features:
+                if deep:
+                    self._features(shard, row)
+                return None
+            self._look_at_end(shard, row)
+            if deep:
+                self.picture(shard, row)
+        except BadSample as error:
+            return error
+        return None
+
+    def _look_at_end(self, shard: int, row: int) -> None:
+        for kind in PICTURES:
+            tail = self.shards.tail(shard, row, kind, 64)
+            if tail is not None:
+                if not looks_whole(kind, tail):
+                    self.picture(shard, row)  # decoding decides: some writers put data behind the end
+                return
+        raise BadSample("no picture", self.shards.name(shard, row))
+
+    def _picture(self, shard: int, row: int, text: str, random: np.random.Generator) -> tuple[Tensor, str]:
+        picture = self.picture(shard, row)
+        if self.train:
+            picture, text = augment(picture, text, self.config, random)
+        return normalise(resize(picture, self.config.image_size), self.config), text
+
+    def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> dict[str, Tensor]:
+        data, place = self.shards.read(shard, row, suffix), self.shards.name(shard, row)
+        if data is None:
+            raise BadSample(f"no {suffix}", place)
+        try:
+            tensors = load_tensors(data)
+            return {name: tensors[name].float() for name in names}
+        except (SafetensorError, KeyError) as error:
+            raise BadSample(f"unreadable {suffix}", place, str(error)) from error
+
+    def _features(self, shard: int, row: int) -> Tensor:
+        return self._tensors(shard, row, "features.safetensors", ("tokens",))["tokens"]
+
+    def _regions(self, shard: int, row: int) -> Regions:
+        read = self._tensors(shard, row, "regions.safetensors", ("features", "boxes", "class_probs"))
+        return Regions(**read, mask=torch.ones(len(read["boxes"]), dtype=torch.bool))

@@ -1,0 +1,77 @@
+"""A retrieval gallery: every picture once, every caption once, and which belong together."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vlp.data.collate import collate
+from vlp.data.config import DataConfig
+from vlp.data.dataset import PairDataset
+from vlp.data.errors import BadSample, DataError
+from vlp.data.tokenizer import Tokenizer
+from vlp.types import Batch, Sample
+
+
+class EvaluationSet:
+    """The pictures and captions of a shard folder, in the folder's order. Nothing is drawn at random.
+
+    `text_image` (num_texts,) gives the picture of each caption, 0 .. num_images - 1; any number of captions a picture.
+    Raises DataError for a picture or caption that cannot be read: a figure over less than the whole set would mislead.
+    """
+
+    def __init__(
+        self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, limit: int | None = None
+    ) -> None:
+        self.dataset = PairDataset(replace(config, max_bad_share=0.0), folder, tokenizer, train=False)
+        self.dataset.preflight()
+        self.folder = Path(folder)
+        self.num_images = min(self.dataset.num_pictures, limit or self.dataset.num_pictures)
+        self.captions: list[str] = []
+        self.keys: list[str] = []
+        owners: list[int] = []
+        for image in range(self.num_images):
+            place = self.dataset.shards.locate(image)
+            texts = [c["text"] for c in self.dataset.record(*place)["captions"]]
+            self.keys.append(self.dataset.shards.key(*place))
+            self.captions += texts
+            owners += [image] * len(texts)
+        self.num_texts = len(self.captions)
+        self.text_image = torch.tensor(owners)
+        self._tokens = [tokenizer(text, config.max_length) for text in self.captions]
+
+    def image_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of pictures in order, `image_id` their numbers; the text side is one [CLS] a row."""
+        for start in range(0, self.num_images, batch_size):
+            yield self._collate([self._image(i) for i in range(start, min(start + batch_size, self.num_images))])
+
+    def text_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of captions sorted by length, `caption_id` their numbers, `image_id` their pictures'."""
+        order = sorted(range(self.num_texts), key=lambda i: len(self._tokens[i][0]))
+        for start in range(0, self.num_texts, batch_size):
+            yield self._collate([self._text(i) for i in order[start : start + batch_size]])
+
+    def picture(self, image: int) -> torch.Tensor:
+        """The picture as it lies in the shard, (3, height, width) uint8."""
+        return self.dataset.picture(*self.dataset.shards.locate(image))
+
+    def _collate(self, samples: list[Sample]) -> Batch:
+        return collate(samples, self.dataset.tokenizer.pad_id)
+
+    def _image(self, image: int) -> Sample:
+        shard, row = self.dataset.shards.locate(image)
+        try:
+            sample = self.dataset.sample(0, int(self.dataset.shards.first_caption[shard]) + self._first(shard, row))
+        except BadSample as error:
+            raise DataError(f"{error}; an evaluation needs every picture of its set") from error
+        cls = self.dataset.tokenizer.cls_id
+        return replace(sample, image_id=image, caption_id=-1, text_ids=[cls], word_ids=[-1])
+
+    def _first(self, shard: int, row: int) -> int:
+        return int(self.dataset.shards.table(shard)[:row, 0].sum())
+
+    def _text(self, number: int) -> Sample:
+        ids, words = self._tokens[number]
+        image = int(self.text_image[number])
+        return Sample(self.keys[image], image, number, ids, words)

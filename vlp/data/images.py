@@ -1,0 +1,90 @@
+"""Picture bytes to tensors: decoding with limits, the training and the evaluation transform."""
+
+import io
+import re
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as TF
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+
+from vlp.data.config import DataConfig
+
+MAX_PIXELS = 50_000_000  # a picture above this is refused before it is decoded
+SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+
+
+def decode(data: bytes) -> Tensor:
+    """Bytes of a JPEG, PNG or WebP to (3, height, width) uint8 RGB, upright.
+
+    Raises ValueError for what is no picture, is cut off, or has more than MAX_PIXELS pixels.
+    """
+    try:
+        header = Image.open(io.BytesIO(data))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"no picture: {error}") from error
+    if header.width * header.height > MAX_PIXELS:
+        raise ValueError(f"{header.width} x {header.height} pixels, above the limit of {MAX_PIXELS}")
+    if header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L"):
+        try:
+            raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=True)
+        except RuntimeError as error:
+            raise ValueError(f"cannot be decoded: {str(error).splitlines()[0]}") from error
+    try:
+        upright = ImageOps.exif_transpose(header).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+
+
+def looks_whole(kind: str, tail: bytes) -> bool:
+    """Whether the last bytes of a picture close it. JPEGs may carry padding behind their end marker."""
+    if kind == "jpg":
+        return b"\xff\xd9" in tail
+    return b"IEND" in tail if kind == "png" else True
+
+
+def resize(picture: Tensor, size: int) -> Tensor:
+    """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased."""
+    if picture.shape[1:] == (size, size):
+        return picture
+    return TF.resize(picture, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def normalise(picture: Tensor, config: DataConfig) -> Tensor:
+    """uint8 to float, minus mean, over std."""
+    mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (config.mean, config.std))
+    return (picture.float() - mean) / std
+
+
+def augment(picture: Tensor, text: str, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, str]:
+    """The training transform: random resized crop, and a mirror that swaps left and right in the caption too."""
+    if config.crop_scale != (1.0, 1.0):
+        top, left, height, width = _crop(picture, config.crop_scale, random)
+        picture = picture[:, top : top + height, left : left + width]
+    picture = resize(picture, config.image_size)
+    if config.flip and random.random() < 0.5:
+        picture, text = picture.flip(2), swap_sides(text)
+    return picture, text
+
+
+def _crop(picture: Tensor, scale: tuple[float, float], random: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of torchvision's random resized crop, drawn from our own generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(random.integers(2**63)))
+        return RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3])
+
+
+def swap_sides(text: str) -> str:
+    """`left` and `right` as words change places, whatever their case."""
+
+    def other(match: re.Match[str]) -> str:
+        word = match.group()
+        new = "right" if word.lower() == "left" else "left"
+        return new.upper() if word.isupper() else new.capitalize() if word[0].isupper() else new
+
+    return SIDES.sub(other, text)

@@ -1,0 +1,130 @@
+"""Batches of a run, from any step on: the order contract carried out by reading processes."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from vlp.data.collate import collate
+from vlp.data.config import DataConfig
+from vlp.data.dataset import PairDataset
+from vlp.data.errors import BadSample, DataError
+from vlp.data.order import positions, sample_at
+from vlp.types import Batch, Sample
+
+log = logging.getLogger(__name__)
+FEW = 10  # bad samples that are never too many: in a short run one picture is already a large share
+
+
+class _Reader:
+    """Map-style face of the dataset for torch's DataLoader: a position to a sample, or to what is wrong with it."""
+
+    def __init__(self, dataset: PairDataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> Sample | BadSample:
+        epoch, pair = sample_at(len(self.dataset), self.seed, position)
+        try:
+            return self.dataset.sample(epoch, pair)
+        except BadSample as error:
+            return error
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class _Collate:
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, samples: list[Sample | BadSample]) -> tuple[Batch | None, list[BadSample]]:
+        good = [s for s in samples if isinstance(s, Sample)]
+        bad = [s for s in samples if isinstance(s, BadSample)]
+        # A bad sample's place is taken by a good one of its batch: every rank keeps the same number of rows, which the
+        # gather across ranks needs, and its twin is a positive by image id, never a false negative.
+        filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
+        return (collate(filled, self.pad_id) if filled else None), bad
+
+
+class TrainLoader:
+    """Endless micro batches for one rank. The global step's samples do not depend on ranks, workers or restarts."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        dataset: PairDataset,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        if config.batch_size % (world * accumulate):
+            raise DataError(
+                f"data.batch_size={config.batch_size} does not divide by {world} ranks x {accumulate} micro batches"
+            )
+        dataset.preflight()
+        self.config = config
+        self.dataset = dataset
+        self.rank = rank
+        self.world = world
+        self.seed = seed
+        self.accumulate = accumulate
+        self.seen = 0
+        self.bad: Counter[str] = Counter()
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps until every pair has been seen once."""
+        return len(self.dataset) / self.config.batch_size
+
+    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
+        loader: DataLoader[tuple[Batch | None, list[BadSample]]] = DataLoader(
+            _Reader(self.dataset, self.seed),  # type: ignore[arg-type]
+            batch_sampler=self._positions(start_step),  # type: ignore[arg-type]
+            num_workers=self.config.workers,
+            collate_fn=_Collate(self.dataset.tokenizer.pad_id),
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context="forkserver" if self.config.workers else None,
+        )
+        for batch, bad in loader:
+            self._count(bad)
+            if batch is None:
+                raise DataError(f"a whole batch is bad, the first sample: {bad[0]}")
+            self.seen += len(batch)
+            yield batch
+
+    def report(self) -> dict[str, int]:
+        """Bad samples met so far, by cause."""
+        return dict(self.bad)
+
+    def _positions(self, start_step: int) -> Iterator[list[int]]:
+        step = start_step
+        while True:
+            for micro in range(self.accumulate):
+                yield list(
+                    positions(
+                        step,
+                        micro,
+                        batch_size=self.config.batch_size,
+                        accumulate=self.accumulate,
+                        rank=self.rank,
+                        world=self.world,
+                    )
+                )
+            step += 1
+
+    def _count(self, bad: list[BadSample]) -> None:
+        for error in bad:
+            self.bad[error.cause] += 1
+            log.warning("skipped %s", error)
+        total = sum(self.bad.values())
+        if bad and total > max(FEW, self.config.max_bad_share * self.seen):
+            raise DataError(
+                f"{total} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
+                "mend the shards, or raise data.max_bad_share"
+            )

@@ -1,0 +1,45 @@
+"""A batch made of nothing, for `--dry-run` and benchmarks: random pictures, captions as long as COCO's are."""
+
+import torch
+
+from vlp.types import Batch
+
+# Lengths in BERT pieces, [CLS] and [SEP] included, of 29,000 Flickr30K captions: mean 14.4.
+QUANTILES = ((0.0, 8), (0.05, 10), (0.5, 14), (0.95, 22), (0.99, 26), (1.0, 38))
+
+
+def caption_lengths(count: int, longest: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,) lengths drawn by inverting the quantiles, at most `longest`."""
+    share = torch.rand(count, generator=generator)
+    knots = torch.tensor(QUANTILES)
+    right = torch.searchsorted(knots[:, 0].contiguous(), share).clamp(1, len(QUANTILES) - 1)
+    low, high = knots[right - 1], knots[right]
+    slope = (high[:, 1] - low[:, 1]) / (high[:, 0] - low[:, 0])
+    return (low[:, 1] + (share - low[:, 0]) * slope).round().long().clamp(max=longest)
+
+
+def mock_batch(
+    batch_size: int,
+    image_size: int,
+    max_length: int,
+    vocab_size: int,
+    seed: int = 0,
+    features_shape: tuple[int, int] | None = None,
+) -> Batch:
+    """Random pictures (or cached features of `features_shape` (N, D)) with random captions, one a picture."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = caption_lengths(batch_size, max_length, g)
+    places = torch.arange(int(lengths.max()))[None]
+    mask = places < lengths[:, None]
+    words = torch.where(mask & (places > 0) & (places < lengths[:, None] - 1), places - 1, -1)
+    pictures = torch.randn(batch_size, 3, image_size, image_size, generator=g) if features_shape is None else None
+    return Batch(
+        text_ids=torch.randint(min(5, vocab_size - 1), vocab_size, mask.shape, generator=g) * mask,
+        text_mask=mask,
+        word_ids=words,
+        image_id=torch.arange(batch_size),
+        caption_id=torch.arange(batch_size),
+        image=pictures,
+        features=None if features_shape is None else torch.randn(batch_size, *features_shape, generator=g),
+        keys=[f"mock-{i}" for i in range(batch_size)],
+    )

@@ -1,0 +1,239 @@
+"""Indexed WebDataset shards: plain tar files that any tar reader opens, with an index for reading at a position.
+
+A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and `index.json`
+(counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture with all its
+captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str}, ...]}`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlp.data.errors import BadSample, DataError
+
+INDEX = "index.json"
+PICTURES = ("jpg", "png", "webp")
+SUFFIXES = (*PICTURES, "json", "regions.safetensors", "features.safetensors", "truth.json", "masks.png")
+KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+Table = NDArray[np.int64]  # (samples, 1 + 2 * suffixes): captions, then offset and size of each suffix, -1 if absent
+
+
+class ShardWriter:
+    """Writes a folder of shards. Each tar appears under its name when whole, and the index when all are.
+
+    with ShardWriter(folder, samples_per_shard=1000) as writer:
+        writer.add("000123", {"jpg": picture, "json": record})
+    """
+
+    def __init__(
+        self, folder: Path | str, samples_per_shard: int = 1000, finished: list[dict[str, Any]] | None = None
+    ) -> None:
+        """`finished` are the records (`shards`) of an interrupted writer to go on from."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / INDEX).exists():
+            raise DataError(f"{self.folder} already holds a complete set of shards; remove it or choose another folder")
+        self.samples_per_shard = samples_per_shard
+        self.shards: list[dict[str, Any]] = list(finished or [])
+        self.rows: list[list[int]] = []
+        self.tar: tarfile.TarFile | None = None
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one picture. Raises DataError for an unsafe key, an unknown suffix or a caption without text."""
+        if not KEY.fullmatch(key):
+            raise DataError(f"key {key!r} is not made of 1 to 64 letters, digits, '_' or '-'")
+        unknown = sorted(set(members) - set(SUFFIXES))
+        if unknown or "json" not in members:
+            raise DataError(f"sample {key}: members {unknown or ['json']} are {'unknown' if unknown else 'missing'}")
+        captions = json.loads(members["json"])["captions"]
+        if not captions or any(not c["text"].strip() for c in captions):
+            raise DataError(f"sample {key}: a picture needs captions, each with text")
+        if self.tar is None:
+            self._open()
+        row = [len(captions)] + [-1] * (2 * len(SUFFIXES))
+        for suffix in sorted(members):
+            place = 1 + 2 * SUFFIXES.index(suffix)
+            row[place : place + 2] = self._append(f"{key}.{suffix}", members[suffix])
+        self.rows.append(row)
+        if len(self.rows) == self.samples_per_shard:
+            self._finish_shard()
+
+    def _append(self, name: str, data: bytes) -> list[int]:
+        assert self.tar is not None
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        start = self.tar.offset + tarfile.BLOCKSIZE
+        self.tar.addfile(info, io.BytesIO(data))
+        return [start, len(data)]
+
+    def _name(self) -> str:
+        return f"shard-{len(self.shards):06d}"
+
+    def _open(self) -> None:
+        # USTAR and zeroed times: one header block a member, and the same bytes for the same input.
+        self.tar = tarfile.open(self.folder / f"{self._name()}.tar.part", "w", format=tarfile.USTAR_FORMAT)
+
+    def _finish_shard(self) -> None:
+        assert self.tar is not None
+        self.tar.close()
+        name, part = self._name(), self.folder / f"{self._name()}.tar.part"
+        table = np.array(self.rows, dtype=np.int64)
+        with open(self.folder / f"{name}.index.npy", "wb") as file:
+            np.save(file, table, allow_pickle=False)
+        with open(part, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = part.stat().st_size
+        os.replace(part, self.folder / f"{name}.tar")
+        captions = int(table[:, 0].sum())
+        self.shards.append(
+            {"file": f"{name}.tar", "samples": len(table), "captions": captions, "bytes": size, "sha256": digest}
+        )
+        self.tar, self.rows = None, []
+
+    def close(self) -> None:
+        """Finish the last shard and write the index. Raises DataError when nothing was added."""
+        if self.rows:
+            self._finish_shard()
+        if not self.shards:
+            raise DataError(f"{self.folder}: no sample was written")
+        record = {
+            "version": 1,
+            "suffixes": SUFFIXES,
+            "samples": sum(s["samples"] for s in self.shards),
+            "captions": sum(s["captions"] for s in self.shards),
+            "shards": self.shards,
+        }
+        part = self.folder / f"{INDEX}.part"
+        part.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(part, self.folder / INDEX)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        elif self.tar is not None:
+            self.tar.close()
+
+
+class ShardFolder:
+    """Reads members of a shard folder by position, without scanning a tar.
+
+    Opening checks that every shard is there with the size that the index gives. Raises DataError naming the file.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        record = self._read_index()
+        self.suffixes: list[str] = record["suffixes"]
+        self.shards: list[dict[str, Any]] = record["shards"]
+        self.num_samples: int = record["samples"]
+        self.num_captions: int = record["captions"]
+        if not self.num_samples or not self.num_captions:
+            raise DataError(f"{self.folder} is an empty data set")
+        for shard in self.shards:
+            self._check_shard(shard)
+        self.first_sample = np.cumsum([0] + [s["samples"] for s in self.shards])
+        self.first_caption = np.cumsum([0] + [s["captions"] for s in self.shards])
+        self._tables: dict[int, Table] = {}
+        self._captions: dict[int, Table] = {}
+        self._files: dict[int, int] = {}
+
+    def _read_index(self) -> dict[str, Any]:
+        path = self.folder / INDEX
+        if not path.is_file():
+            there = "exists but has no" if self.folder.is_dir() else "does not exist, so there is no"
+            raise DataError(f"{self.folder} {there} {INDEX}; make shards with `vlp data ...`")
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+            return record | {"shards": list(record["shards"]), "samples": record["samples"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error}); make the shards again") from error
+
+    def _check_shard(self, shard: dict[str, Any]) -> None:
+        path = self.folder / shard["file"]
+        if not path.is_file():
+            raise DataError(f"shard {path} is missing ({shard['samples']} samples); copy it back or make the set again")
+        size = path.stat().st_size
+        if size != shard["bytes"]:
+            raise DataError(
+                f"shard {path} has {size} bytes, but its index says {shard['bytes']}: it is truncated or was changed; "
+                "copy it again or make the set again"
+            )
+
+    def table(self, shard: int) -> Table:
+        """The member table of a shard, memory-mapped."""
+        if shard not in self._tables:
+            path = (self.folder / self.shards[shard]["file"]).with_suffix(".index.npy")
+            try:
+                table: Table = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read ({error}); make the set again") from error
+            if table.shape != (self.shards[shard]["samples"], 1 + 2 * len(self.suffixes)):
+                raise DataError(f"{path} does not fit its shard; make the set again")
+            self._tables[shard] = table
+        return self._tables[shard]
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Shard and row of a sample number."""
+        shard = int(np.searchsorted(self.first_sample, sample, side="right")) - 1
+        return shard, sample - int(self.first_sample[shard])
+
+    def locate_pair(self, pair: int) -> tuple[int, int, int]:
+        """Shard, row and caption number of a pair (a picture with one of its captions)."""
+        shard = int(np.searchsorted(self.first_caption, pair, side="right")) - 1
+        if shard not in self._captions:
+            self._captions[shard] = np.cumsum(self.table(shard)[:, 0])
+        ends, place = self._captions[shard], pair - int(self.first_caption[shard])
+        row = int(np.searchsorted(ends, place, side="right"))
+        return shard, row, place - (int(ends[row - 1]) if row else 0)
+
+    def read(self, shard: int, row: int, suffix: str) -> bytes | None:
+        """Bytes of a member, None where the sample has none. Raises BadSample where the tar ends too early."""
+        place = 1 + 2 * self.suffixes.index(suffix)
+        offset, size = (int(x) for x in self.table(shard)[row, place : place + 2])
+        if offset < 0:
+            return None
+        data = os.pread(self._file(shard), size, offset)
+        if len(data) != size:
+            raise BadSample("shard ends too early", self.name(shard, row))
+        return data
+
+    def tail(self, shard: int, row: int, suffix: str, count: int) -> bytes | None:
+        """The last bytes of a member, for cheap checks of completeness."""
+        place = 1 + 2 * self.suffixes.index(suffix)
+        offset, size = (int(x) for x in self.table(shard)[row, place : place + 2])
+        if offset < 0:
+            return None
+        count = min(count, size)
+        return os.pread(self._file(shard), count, offset + size - count)
+
+    def key(self, shard: int, row: int) -> str:
+        """The sample's key, from the tar header of its json member."""
+        offset = int(self.table(shard)[row, 1 + 2 * self.suffixes.index("json")])
+        header = os.pread(self._file(shard), 100, offset - tarfile.BLOCKSIZE)
+        return header.split(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
+
+    def name(self, shard: int, row: int) -> str:
+        """`folder/shard.tar: key`, for messages."""
+        return f"{self.folder / self.shards[shard]['file']}: {self.key(shard, row)}"
+
+    def _file(self, shard: int) -> int:
+        if shard not in self._files:
+            self._files[shard] = os.open(self.folder / self.shards[shard]["file"], os.O_RDONLY)
+        return self._files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_tables": {}, "_captions": {}, "_files": {}}

@@ -1,0 +1,64 @@
+"""BERT's word pieces, from a `tokenizer.json` or a `vocab.txt`, by the tokenizers library."""
+
+import os
+from pathlib import Path
+
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from vlp.data.errors import DataError
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FILE = "tokenizer.json"
+
+
+class Tokenizer:
+    """Text to ids, [CLS] first and [SEP] last, and the word that each piece belongs to (-1 at specials)."""
+
+    def __init__(self, rust: RustTokenizer, source: str) -> None:
+        ids = {token: rust.token_to_id(token) for token in SPECIALS}
+        missing = [token for token, value in ids.items() if value is None]
+        if missing:
+            raise DataError(f"{source} has no {', '.join(missing)}; a BERT word-piece tokenizer is needed")
+        rust.no_padding()
+        rust.no_truncation()
+        self.rust = rust
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
+        self.special_ids = tuple(ids.values())
+        self.vocab_size: int = rust.get_vocab_size()
+
+    @staticmethod
+    def from_folder(folder: Path | str) -> "Tokenizer":
+        """Read `tokenizer.json`, else `vocab.txt`. Raises DataError naming the folder."""
+        path = Path(folder)
+        if (path / FILE).is_file():
+            return Tokenizer(RustTokenizer.from_file(str(path / FILE)), str(path / FILE))
+        if (path / "vocab.txt").is_file():
+            words = BertWordPieceTokenizer(str(path / "vocab.txt"), lowercase=True)
+            return Tokenizer(words._tokenizer, str(path / "vocab.txt"))
+        raise DataError(f"{path} has neither {FILE} nor vocab.txt; set data.tokenizer to a folder that has one")
+
+    def __call__(self, text: str, max_length: int) -> tuple[list[int], list[int]]:
+        """(ids, word ids) of at most `max_length` pieces; a longer text is cut in front of its [SEP]."""
+        encoding = self.rust.encode(text)
+        ids, words = encoding.ids, [-1 if w is None else w for w in encoding.word_ids]
+        if len(ids) > max_length:
+            ids, words = [*ids[: max_length - 1], self.sep_id], [*words[: max_length - 1], -1]
+        return ids, words
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, specials left out."""
+        text: str = self.rust.decode(ids)
+        return text
+
+    def save(self, folder: Path | str) -> None:
+        """Write `tokenizer.json` into a folder, beside and then renamed."""
+        part = Path(folder) / f"{FILE}.part"
+        self.rust.save(str(part))
+        os.replace(part, Path(folder) / FILE)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"rust": self.rust.to_str()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state | {"rust": RustTokenizer.from_str(str(state["rust"]))})

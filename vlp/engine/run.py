@@ -1,0 +1,56 @@
+"""What a run is: how long, from which seed, how precise, and when it reports, evaluates and saves."""
+
+import difflib
+import importlib.util
+from dataclasses import dataclass, field
+
+from vlp.config import ConfigError
+
+PRECISIONS = ("no", "bf16", "fp16")
+TRACKERS = ("tensorboard", "wandb")
+
+
+@dataclass
+class RunConfig:
+    """Settings of the loop. The number of pairs in a step is `data.batch_size`, whatever `accumulate` is."""
+
+    out: str = "runs/run"  # folder of the run: config.json, run.json, log.jsonl, step-00000100/ ...
+    steps: int = 1000  # optimizer steps in all
+    seed: int = 0  # initial weights, order, augmentation, dropout, masks and negatives all hang on it
+    accumulate: int = 1  # micro batches a step
+    precision: str = "no"  # "no" = float32, "bf16" or "fp16" = autocast
+    log_every: int = 10  # steps between two lines of log.jsonl
+    checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
+    keep: int = 2  # newest checkpoints kept; 0 = all
+    eval_every: int = 0  # steps between zero-shot retrievals on data.val; 0 = only at the end
+    compile: bool = False  # torch.compile the whole task
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    trackers: list[str] = field(default_factory=list)  # beside log.jsonl: "tensorboard", "wandb" (offline by default)
+    threads: int | None = None  # CPU threads of torch; null leaves torch's own choice
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no run can use."""
+        for name in ("steps", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("checkpoint_every", "keep", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"run.precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        for name in self.trackers:
+            _check_tracker(name)
+
+
+def _check_tracker(name: str) -> None:
+    if name not in TRACKERS:
+        near = difflib.get_close_matches(name, TRACKERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"run.trackers has no tracker {name!r}{hint} (trackers: {', '.join(TRACKERS)})")
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f"run.trackers: {name} is not installed; pip install {name}")
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something that happens every `every` steps (0 = never) and after the last step happens after `step`."""
+    return step == last or (every > 0 and step % every == 0)

@@ -1,0 +1,253 @@
+"""A run put together from its config: parts, data, optimizer, hooks, loop. And models read back from checkpoints."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from vlp.config import ConfigError, Lazy, build, from_json, to_json
+from vlp.data.config import DataConfig
+from vlp.data.dataset import PairDataset
+from vlp.data.evaluation import EvaluationSet
+from vlp.data.loader import TrainLoader
+from vlp.data.tokenizer import Tokenizer
+from vlp.engine import checkpoint, launch
+from vlp.engine.folder import CONFIG, changed_fields, find_start, open_folder
+from vlp.engine.loop import Hooks, train
+from vlp.engine.optim import OptimConfig, build_optimizer
+from vlp.engine.provenance import provenance
+from vlp.engine.run import RunConfig
+from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
+from vlp.engine.switches import apply_switches
+from vlp.engine.tensors import check_fit, load_optimizer, read_tensors
+from vlp.model import VLModel
+from vlp.retrieval.config import EvaluationConfig
+from vlp.retrieval.evaluate import evaluate
+from vlp.task import Task
+from vlp.teacher import Teacher
+from vlp.trial import try_task
+
+
+@dataclass
+class TrainConfig:
+    """Everything that a run depends on. The parts are recorded calls (`lazy(...)`), made by `build_task`."""
+
+    model: VLModel
+    objectives: dict[str, nn.Module]
+    teacher: Teacher | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    init: str | None = None  # checkpoint, or run folder, whose model weights start this run
+
+
+def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source: str = "") -> dict[str, float]:
+    """Train `config` (or only try its first step) and return the newest metrics. `source` names the config file.
+
+    Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`; the files that the
+    parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step.
+    """
+    accelerator = launch.start(config.run)
+    if dry_run:
+        return _try(config, accelerator)
+    begin = find_start(Path(config.run.out), resume)
+    tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.train)
+    loader = _loader(config, tokenizer, accelerator)
+    task = _task(config, begin, tokenizer)
+    measure = _measure(config, task, tokenizer, accelerator)
+    task.to(accelerator.device)
+    adamw = build_optimizer(task, config.optim)
+    state = {} if begin is None else _restore(begin, task, adamw, config, accelerator)
+    start = state.get("step", 0)
+    wrapped, optimizer = launch.wrap(accelerator, task, adamw)
+    record = provenance() | {"config": source, "seed": config.run.seed}
+    if accelerator.is_main_process:
+        open_folder(Path(config.run.out), to_json(config), record, start)
+    accelerator.wait_for_everyone()
+    session = Session(
+        run=config.run,
+        config=to_json(config),
+        accelerator=accelerator,
+        task=task,
+        optimizer=adamw,
+        files={
+            CONFIG: json.dumps(to_json(config), indent=2).encode(),
+            "tokenizer.json": tokenizer.rust.to_str(pretty=True).encode(),
+        },
+        state=record,
+        measure=measure,
+        bad_samples=loader.report,
+        start=start,
+        metrics=state.get("metrics", {}),
+    )
+    train(
+        task=wrapped,
+        optimizer=optimizer,
+        batches=loader.batches(start),
+        accelerator=accelerator,
+        run=config.run,
+        optim=config.optim,
+        hooks=Hooks(session.log, session.evaluate, session.checkpoint),
+        start=start,
+    )
+    return session.finish()
+
+
+def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
+    """The task of a config, its random weights drawn from the seed.
+
+    `read_weights=False` leaves the parts' own weight files unread: a checkpoint will replace those weights anyway.
+    Raises ConfigError for parts that do not go together and for a weight file that is missing.
+    """
+    torch.manual_seed(config.run.seed)
+    parts = {"model": config.model, "objectives": config.objectives, "teacher": config.teacher}
+    try:
+        return Task(**build(parts if read_weights else without_weights(parts)))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"the config's parts cannot be built: {error}") from error
+
+
+def without_weights(value: Any) -> Any:
+    """The same recorded calls with every `weights` keyword set to None: parts start at random and read no file."""
+    if isinstance(value, Lazy):
+        kwargs = {name: without_weights(v) for name, v in value.kwargs.items()}
+        return Lazy(value.target, kwargs | ({"weights": None} if "weights" in kwargs else {}))
+    if isinstance(value, dict):
+        return {name: without_weights(v) for name, v in value.items()}
+    return [without_weights(v) for v in value] if isinstance(value, list) else value
+
+
+def load_weights(model: VLModel, folder: Path) -> None:
+    """Fill a model from a checkpoint of the same architecture; position embeddings are resampled to its image size.
+
+    Raises CheckpointError listing the keys that are missing, unexpected or of another shape.
+    """
+    state = read_tensors(folder / MODEL, prefix="model.")
+    cast(Any, model.vision).adapt_state(state, "vision.")
+    remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
+    check_fit(model.state_dict(), state, folder / MODEL, remedy)
+    model.load_state_dict(state)
+
+
+def load_model(folder: Path | str) -> tuple[VLModel, TrainConfig, Tokenizer]:
+    """Model (in evaluation mode, on the CPU), config and tokenizer of a checkpoint, or of a run's newest one.
+
+    Raises CheckpointError for a folder that is none, is damaged, or was written by another version of the parts.
+    """
+    place = checkpoint.resolve(folder)
+    config = cast(TrainConfig, from_json(json.loads((place / CONFIG).read_text())))
+    model = cast(VLModel, build(without_weights(config.model)))
+    load_weights(model, place)
+    return model.eval(), config, Tokenizer.from_folder(place)
+
+
+def check_sizes(config: TrainConfig, task: Task, tokenizer: Tokenizer | None) -> None:
+    """Raise ConfigError when pictures or word ids of the data do not fit the model or an objective."""
+    size = getattr(task.model.vision, "image_size", None)  # region encoders have none
+    if size is not None and size != config.data.image_size:
+        raise ConfigError(
+            f"data.image_size={config.data.image_size} but the vision part takes pictures of {size}; "
+            "set data.image_size and model.vision.image_size to the same number"
+        )
+    if tokenizer is None:
+        return
+    words = cast(int, task.model.text.vocab_size)
+    if tokenizer.vocab_size > words:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} words but model.text.vocab_size={words}; "
+            "raise it, or set data.tokenizer"
+        )
+    for name, objective in task.objectives.items():
+        if getattr(objective, "mask_id", tokenizer.mask_id) != tokenizer.mask_id:
+            raise ConfigError(f"objectives.{name}.mask_id is not the tokenizer's [MASK], {tokenizer.mask_id}; set it")
+
+
+# ---------------------------------------------------------------- the steps of `run`
+
+
+def _loader(config: TrainConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> TrainLoader:
+    if not config.data.train:
+        raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
+    dataset = PairDataset(config.data, config.data.train, tokenizer, train=True, seed=config.run.seed)
+    return TrainLoader(
+        config.data,
+        dataset,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        seed=config.run.seed,
+        accumulate=config.run.accumulate,
+    )
+
+
+def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:
+    """The task with its starting weights, those of `begin` excepted."""
+    fresh = begin is None
+    source = checkpoint.resolve(config.init) if fresh and config.init is not None else None
+    task = build_task(config, read_weights=fresh and source is None)
+    check_sizes(config, task, tokenizer)
+    if source is not None:
+        load_weights(task.model, source)
+        task.sync_teacher()
+    apply_switches(task, config.run)
+    return task
+
+
+def _restore(
+    begin: Path, task: Task, adamw: torch.optim.AdamW, config: TrainConfig, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Fill task and optimizer from the checkpoint to resume from; its state.json."""
+    changed = changed_fields(json.loads((begin / CONFIG).read_text()), to_json(config))
+    if changed:
+        text = f"resuming {begin} with another config: {', '.join(changed)} changed, so the run is not an exact repeat"
+        warnings.warn(text, stacklevel=3)
+    remedy = f"resume with the config of the run, or start another with init={begin}"
+    tensors = read_tensors(begin / MODEL)
+    check_fit(task.state_dict(), tensors, begin / MODEL, remedy)
+    task.load_state_dict(tensors)
+    load_optimizer(adamw, task, read_tensors(begin / OPTIMIZER), begin / OPTIMIZER)
+    state = checkpoint.read_state(begin)
+    if accelerator.scaler is not None and state["scaler"] is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return state
+
+
+def _measure(
+    config: TrainConfig, task: Task, tokenizer: Tokenizer, accelerator: Accelerator
+) -> Callable[[], Measured] | None:
+    """Zero-shot retrieval on data.val, or None where there is none."""
+    if not config.data.val:
+        return None
+    dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)
+
+    def measure() -> Measured:
+        with accelerator.autocast():
+            report = evaluate(task.model, dataset, config.evaluation, accelerator.device, progress=False)
+        return Measured(_scalars(report.to_json(), "retrieval"), report.table())
+
+    return measure
+
+
+def _scalars(record: Any, name: str) -> dict[str, float]:
+    """The numbers of a nested record under `a/b/c`."""
+    if isinstance(record, dict):
+        return {k: v for key, value in record.items() for k, v in _scalars(value, f"{name}/{key}").items()}
+    return {name: float(record)} if isinstance(record, (int, float)) and not isinstance(record, bool) else {}
+
+
+def _try(config: TrainConfig, accelerator: Accelerator) -> dict[str, float]:
+    """`--dry-run`: everything about the first step that needs no data; prints it."""
+    place = Path(config.data.tokenizer or config.data.train or "nowhere")
+    tokenizer = Tokenizer.from_folder(place) if place.exists() else None
+    task = _task(config, None, tokenizer)
+    task.to(accelerator.device)
+    wrapped, _ = launch.wrap(accelerator, task, build_optimizer(task, config.optim))
+    accelerator.print(json.dumps(to_json(config), indent=2))
+    vocab_size = cast(int, task.model.text.vocab_size) if tokenizer is None else tokenizer.vocab_size
+    return try_task(wrapped, task, config.data, config.run, vocab_size, accelerator)
