@@ -1,0 +1,95 @@
+"""Image-text retrieval of a checkpoint: a table on screen, a JSON beside the checkpoint.
+
+    accelerate launch -m finetune.evaluate runs/flickr30k --data shards/flickr30k/test
+    vlp evaluate runs/vilt --data shards/flickr30k/test --first-stage runs/albef --k 32
+
+The first stage is the checkpoint's "itc" (or that of --first-stage, another checkpoint); the fused head "itm" orders
+its top k anew. A checkpoint without "itc", or --full, has every pair scored. Recalls are expectations over random
+orders of tied scores; the share of ties is shown.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `vlp evaluate`."""
+    parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint folder, or a run folder (its newest checkpoint)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of indexed shards to retrieve in")
+    parser.add_argument("--k", type=int, help="candidates re-ranked for each query; 0 = first stage alone")
+    parser.add_argument("--ceiling", type=float, help="choose k: the smallest with first-stage R@k of this share")
+    parser.add_argument("--mix", type=float, help="re-rank by itm log-odds + MIX * itc logit")
+    parser.add_argument("--full", action="store_true", help="score every pair with the fused head")
+    parser.add_argument("--first-stage", type=Path, help="another checkpoint whose itc makes the shortlist")
+    parser.add_argument("--limit", type=int, help="only the first N pictures")
+    parser.add_argument("--fold", type=int, help="also report folds of this many pictures of the first stage (COCO: 1000)")
+    parser.add_argument("--batch-size", type=int, help="pictures or captions encoded at once")
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: encode and fuse under autocast")
+    parser.add_argument("--json", type=Path, help="where to write the figures (default: beside the checkpoint)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluate, print, write."""
+    import torch
+
+    from vlp.data.evaluation import EvaluationSet
+    from vlp.engine.checkpoint import resolve
+    from vlp.retrieval.evaluate import evaluate
+    from vlp.training import load_model
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, config, tokenizer = load_model(args.checkpoint)
+    settings = config.evaluation
+    given = {"k": args.k, "wanted_ceiling": args.ceiling, "mix": args.mix, "limit": args.limit}
+    given |= {"batch_size": args.batch_size, "full": args.full or (settings.full and args.first_stage is None)}
+    settings = replace(settings, **{"limit": None} | {k: v for k, v in given.items() if v is not None})
+    data = replace(config.data, use_features=False)
+    dataset = EvaluationSet(data, args.data, tokenizer, settings.limit)
+    first_stage = None
+    if args.first_stage is not None:
+        other, other_config, other_tokenizer = load_model(args.first_stage)
+        other_data = replace(other_config.data, use_features=False)
+        first_stage = (other.to(device), EvaluationSet(other_data, args.data, other_tokenizer, settings.limit))
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+        report = evaluate(model.to(device), dataset, settings, device, first_stage)
+    print(report.table())
+    place = resolve(args.checkpoint)
+    record = {"checkpoint": place.name, "precision": args.precision} | report.to_json()
+    if args.fold:
+        record["folds"] = folds(model, dataset, settings.batch_size, device, args.fold)
+    write(args.json or place / f"evaluation-{args.data.name}.json", record)
+    return 0
+
+
+def folds(model: Any, dataset: Any, batch_size: int, device: Any, fold: int) -> dict[str, dict[str, float]]:
+    """First-stage metrics averaged over contiguous folds of pictures (the COCO 1K protocol)."""
+    from vlp.retrieval.embed import embed
+    from vlp.retrieval.ranks import fold_metrics
+
+    scores = embed(model, dataset, batch_size, device).first_stage()
+    if scores is None:
+        raise ValueError("--fold reads the first stage, and this checkpoint has no 'itc'")
+    metrics = fold_metrics(scores, dataset.text_image, fold)
+    print(f"first stage over folds of {fold}: rsum {metrics['all']['rsum']:.1f} +- {metrics['all']['rsum spread']:.1f}")
+    return metrics
+
+
+def write(path: Path, record: object) -> None:
+    """Write beside, then rename."""
+    import json
+    import os
+
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(part, path)
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    from vlp import cli
+
+    sys.exit(cli.main(["evaluate", *sys.argv[1:]]))
