@@ -2,13 +2,13 @@
 
 import io
 import re
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from vlp.data.config import DataConfig
@@ -28,12 +28,6 @@ def decode(data: bytes) -> Tensor:
         raise ValueError(f"no picture: {error}") from error
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels, above the limit of {MAX_PIXELS}")
-    if header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L"):
-        try:
-            raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return decode_image(raw, ImageReadMode.RGB, apply_exif_orientation=True)
-        except RuntimeError as error:
-            raise ValueError(f"cannot be decoded: {str(error).splitlines()[0]}") from error
     try:
         upright = ImageOps.exif_transpose(header).convert("RGB")
     except (OSError, SyntaxError) as error:
@@ -57,8 +51,13 @@ def resize(picture: Tensor, size: int) -> Tensor:
 
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
     """uint8 to float, minus mean, over std."""
-    mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (config.mean, config.std))
+    mean, std = _scales(tuple(config.mean), tuple(config.std))
     return (picture.float() - mean) / std
+
+
+@lru_cache(maxsize=4)
+def _scales(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(mean).view(3, 1, 1) * 255, torch.tensor(std).view(3, 1, 1) * 255
 
 
 def augment(picture: Tensor, text: str, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, str]:

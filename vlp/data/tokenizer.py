@@ -17,9 +17,7 @@ class Tokenizer:
 
     def __init__(self, rust: RustTokenizer, source: str) -> None:
         ids = {token: rust.token_to_id(token) for token in SPECIALS}
-        missing = [token for token, value in ids.items() if value is None]
-        if missing:
-            raise DataError(f"{source} has no {', '.join(missing)}; a BERT word-piece tokenizer is needed")
+        _check_specials([token for token, value in ids.items() if value is not None], source)
         rust.no_padding()
         rust.no_truncation()
         self.rust = rust
@@ -34,8 +32,7 @@ class Tokenizer:
         if (path / FILE).is_file():
             return Tokenizer(RustTokenizer.from_file(str(path / FILE)), str(path / FILE))
         if (path / "vocab.txt").is_file():
-            words = BertWordPieceTokenizer(str(path / "vocab.txt"), lowercase=True)
-            return Tokenizer(words._tokenizer, str(path / "vocab.txt"))
+            return _from_words(path / "vocab.txt")
         raise DataError(f"{path} has neither {FILE} nor vocab.txt; set data.tokenizer to a folder that has one")
 
     def __call__(self, text: str, max_length: int) -> tuple[list[int], list[int]]:
@@ -62,3 +59,16 @@ class Tokenizer:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state | {"rust": RustTokenizer.from_str(str(state["rust"]))})
+
+
+def _from_words(path: Path) -> Tokenizer:
+    words = path.read_text(encoding="utf-8").splitlines()
+    _check_specials(words, str(path))
+    made = BertWordPieceTokenizer({word: i for i, word in enumerate(words)}, lowercase=True)
+    return Tokenizer(made._tokenizer, str(path))
+
+
+def _check_specials(words: list[str], source: str) -> None:
+    missing = [token for token in SPECIALS if token not in words]
+    if missing:
+        raise DataError(f"{source} has no {', '.join(missing)}; a BERT word-piece tokenizer is needed")
