@@ -60,7 +60,8 @@ def test_json_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "vlp.config.importlib.import_module", "vlp.config.build", "vlp.types.torch", "vlp.nothing.X"]
+    "target",
+    ["os.system", "vlp.config.importlib.import_module", "vlp.config.build", "vlp.types.torch", "vlp.nothing.X"],
 )
 def test_a_record_builds_nothing_foreign(target: str) -> None:
     with pytest.raises(ConfigError):
