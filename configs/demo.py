@@ -45,16 +45,18 @@ def two_stream_pretrain() -> TrainConfig:
         vocabulary=WORLD,
         max_positions=48,
         dropout=0.0,
-        queue_size=1024,
+        queue_size=512,
         ramp_steps=1000,
+        momentum=0.98,
+        mask_share=0.4,
     )
     return TrainConfig(
         model=model,
         objectives=objectives,
         teacher=teacher,
-        data=_data(64),
+        data=_data(32),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/two_stream", steps=1000, checkpoint_every=500),
+        run=RunConfig(out="runs/demo/two_stream", steps=1600, checkpoint_every=500),
         evaluation=EvaluationConfig(k=0),
     )
 
@@ -65,7 +67,7 @@ def two_stream_finetune() -> TrainConfig:
     run.objectives = {name: run.objectives[name] for name in ("itc", "itm")}
     run.teacher = None
     run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=500, checkpoint_every=500)
+    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1000, checkpoint_every=500)
     run.evaluation = EvaluationConfig(k=32)
     return run
 
@@ -81,11 +83,12 @@ def one_stream_pretrain() -> TrainConfig:
         vocabulary=WORLD,
         max_positions=48,
         dropout=0.0,
+        mask_share=0.4,
     )
     return TrainConfig(
         model=model,
         objectives=objectives,
-        data=_data(64),
+        data=_data(32),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
         run=RunConfig(out="runs/demo/one_stream", steps=1000, checkpoint_every=500),
         evaluation=EvaluationConfig(limit=20),

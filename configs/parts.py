@@ -36,7 +36,9 @@ def two_stream(
     dropout: float = 0.1,
     queue_size: int = 65536,
     ramp_steps: int = 10_000,
+    momentum: float = 0.995,
     whole_words: bool = False,
+    mask_share: float = 0.15,
 ) -> tuple[Any, dict[str, Any], Any]:
     """ALBEF's wiring: (model, objectives, teacher)."""
     words = vocabulary or BERT_IDS
@@ -66,9 +68,9 @@ def two_stream(
     objectives = {
         "itc": lazy(ITC)(),
         "itm": lazy(ITM)(negatives=lazy(HardNegatives)()),
-        "mlm": lazy(MLM)(width=width, whole_words=whole_words, **words),
+        "mlm": lazy(MLM)(width=width, whole_words=whole_words, probability=mask_share, **words),
     }
-    return model, objectives, lazy(Teacher)(queue_size=queue_size, ramp_steps=ramp_steps)
+    return model, objectives, lazy(Teacher)(momentum=momentum, queue_size=queue_size, ramp_steps=ramp_steps)
 
 
 def one_stream(
@@ -82,6 +84,7 @@ def one_stream(
     max_positions: int = 64,
     dropout: float = 0.1,
     whole_words: bool = False,
+    mask_share: float = 0.15,
     negatives: int = 1,
 ) -> tuple[Any, dict[str, Any]]:
     """ViLT's wiring: (model, objectives)."""
@@ -101,7 +104,7 @@ def one_stream(
     )
     objectives = {
         "itm": lazy(ITM)(negatives=lazy(RandomNegatives)(each=negatives)),
-        "mlm": lazy(MLM)(width=width, whole_words=whole_words, **words),
+        "mlm": lazy(MLM)(width=width, whole_words=whole_words, probability=mask_share, **words),
         "wpa": lazy(WordPatchAlignment)(negatives=lazy(RandomNegatives)(each=negatives)),
     }
     return model, objectives
