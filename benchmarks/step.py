@@ -120,10 +120,16 @@ def check_equal(task: Task, batch: Batch, fused_attention: bool) -> dict[str, fl
     for key, parameter in ours.named_parameters():
         if parameter.requires_grad:
             a, b = parameter.grad, theirs[key].grad
-            assert a is not None and b is not None, key
+            assert a is not None, key
+            assert b is not None, key
             difference = float((a - b).norm() / b.norm().clamp(min=1e-12))
             worst, name = max((worst, name), (difference, key))
-    out = {f"{k}_{who}": float(v) for who, d in (("ours", loss.report), ("plain", losses)) for k, v in d.items() if k in losses}
+    out = {
+        f"{k}_{who}": float(v)
+        for who, d in (("ours", loss.report), ("plain", losses))
+        for k, v in d.items()
+        if k in losses
+    }
     off = max(abs(out[f"{k}_ours"] - out[f"{k}_plain"]) / abs(out[f"{k}_plain"]) for k in losses)
     if worst > 1e-3 or off > 1e-3:
         raise SystemExit(f"not equal: gradients differ by {worst:.2e} ({name}), losses by {off:.2e}")

@@ -77,9 +77,7 @@ def config() -> TrainConfig:
             batch_size=128,
             use_features=True,
         ),
-        optim=OptimConfig(
-            lr=2e-4, min_lr=1e-6, warmup_steps=60, lr_scale={"model.vision.": 0.25, "model.text.": 0.25}
-        ),
+        optim=OptimConfig(lr=2e-4, min_lr=1e-6, warmup_steps=60, lr_scale={"model.vision.": 0.25, "model.text.": 0.25}),
         run=RunConfig(out="runs/flickr8k", steps=470, precision="bf16", checkpoint_every=100),
         evaluation=EvaluationConfig(k=0),
     )

@@ -43,7 +43,13 @@ def main(args: argparse.Namespace) -> int:
         print(f"{args.out} is complete, kept")
         return 0
     source = ShardFolder(args.shards)
-    settings = [str(args.shards), source.num_samples, args.precision, args.drop_pictures, repr(config.model.kwargs["vision"])]
+    settings = [
+        str(args.shards),
+        source.num_samples,
+        args.precision,
+        args.drop_pictures,
+        repr(config.model.kwargs["vision"]),
+    ]
     finished = read_progress(args.out, settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vision.to(device)
@@ -68,11 +74,11 @@ def main(args: argparse.Namespace) -> int:
 def with_features(
     source: Any, numbers: range, vision: Any, data: Any, args: argparse.Namespace, device: Any
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """Keys and members of some samples, the prefix's tokens among them. Raises BadSample naming shard and key."""
+    """Keys and members of some samples, the prefix's tokens among them. Raises BadSampleError naming shard and key."""
     import torch
     from safetensors.torch import save
 
-    from vlp.data.errors import BadSample
+    from vlp.data.errors import BadSampleError
     from vlp.data.images import decode, normalise, resize
     from vlp.data.shards import PICTURES
 
@@ -86,7 +92,7 @@ def with_features(
         try:
             picture = decode(next(members[kind] for kind in PICTURES if kind in members))
         except (ValueError, StopIteration) as error:
-            raise BadSample("undecodable picture", source.name(*source.locate(number)), str(error)) from error
+            raise BadSampleError("undecodable picture", source.name(*source.locate(number)), str(error)) from error
         pictures.append(normalise(resize(picture, data.image_size), data))
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
         tokens = vision.prefix(torch.stack(pictures).to(device)).half().cpu()

@@ -192,7 +192,9 @@ def summarise(reports: list[Report], args: argparse.Namespace) -> int:
     status = 0
     for report in reports:
         kept = " (complete before, kept)" if report.kept_from_before else ""
-        print(f"{report.split:8} {report.pictures:8} pictures {report.captions:8} captions {len(report.bad):6} bad{kept}")
+        print(
+            f"{report.split:8} {report.pictures:8} pictures {report.captions:8} captions {len(report.bad):6} bad{kept}"
+        )
         for line in report.bad:
             print(f"  {line}")
         total = report.pictures + len(report.bad)

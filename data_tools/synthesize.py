@@ -1,213 +1,227 @@
-"""The synthetic world: pictures of coloured shapes with captions, to learn from in minutes and to measure against.
+"""Make the synthetic world: pictures of shapes, five captions each, and everything that is true of them.
 
-    vlp data synthesize data/world --train 20000 --val 500 --test 500
-
-Pictures hold 1 to 6 objects (shape x colour x size x texture) on varied backgrounds; each has five captions from a
-compositional grammar with synonyms, each naming another subset of the facts. 40 % of the pictures of val and test come
-as twins that differ in one attribute or in the places of two objects. Beside picture and captions a sample keeps its
-truth (boxes, class ids, masks, relations, tags; captions link phrases to objects) and region features. The same
-arguments give the same bytes, whatever the number of workers.
+`vlp data synthesize OUT` writes `OUT/{train,val,test}/` as indexed shards, each with the world's tokenizer, the
+Karpathy-layout `OUT/dataset_synthetic.json`, and `OUT/summary.json`. The same arguments give the same bytes, whatever
+the number of workers. A split appears under its name when it is whole, so an interrupted command is simply run again.
 """
 
 import argparse
-import io
 import json
+import multiprocessing
 import os
 import shutil
+import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-SPLITS = ("train", "val", "test")
-TWINS = 0.4  # share of val and test that comes in twins
+from data_tools.world.ceiling import Ceiling, ceiling
+from data_tools.world.sample import SPLITS, Settings, make_sample, read_facts, read_scene
+from data_tools.world.words import vocabulary
+from vlp.data.errors import DataError
+from vlp.data.shards import INDEX, ShardFolder, ShardWriter
+
+KARPATHY, SUMMARY, SETTINGS = "dataset_synthetic.json", "summary.json", "settings.json"
+IMAGES = "images"
+CHUNK = 50  # pictures that a worker makes at a time
+ORACLE_PICTURES = 1000  # ceilings are measured on so many pictures of a split at most
+LEAST_SIZE = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `vlp data synthesize`."""
-    parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("out", type=Path, help="folder to write: train/ val/ test/ of shards, dataset_synthetic.json")
-    for split, count in zip(SPLITS, (20_000, 500, 500), strict=True):
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"pictures of {split} (default {count})")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels (default 64)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another world of pictures (default 0)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--pictures", action="store_true", help="also write the pictures as files under OUT/images/")
+    """The command's arguments."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("--train", type=int, default=20_000, help="pictures to train on (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=500, help="pictures to validate on (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=500, help="pictures to test on (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes; no matter for the bytes (default: 2)")
+    parser.add_argument(
+        "--regions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="region features as of an object detector (default: yes)",
+    )
+    parser.add_argument("--pictures", action="store_true", help="also write the pictures as files, to OUT/images/")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the three splits, or keep them where the same settings have written them."""
-    from vlp.data.errors import DataError
-
-    if args.size < 32:
-        raise DataError(f"--size {args.size} is too small to show shapes and textures; 32 is the least")
-    entries: list[dict[str, Any]] = []
-    for split in SPLITS:
-        count = getattr(args, split)
-        if count:
-            entries += make_split(args, split, count)
-    _write_json(args.out / "dataset_synthetic.json", {"dataset": "synthetic", "images": entries})
-    for split in SPLITS[1:]:
-        if 0 < getattr(args, split) <= 1000:
-            print(ceiling(args, split))
+    """Make what is missing. Raises DataError where OUT holds something else."""
+    counts = {split: getattr(args, split) for split in SPLITS}
+    if args.size < LEAST_SIZE or min(counts.values()) < 0 or not any(counts.values()):
+        raise DataError(
+            f"--size {args.size} and {counts} pictures make no world; a picture needs a side of at least {LEAST_SIZE} "
+            "pixels, and some split needs pictures"
+        )
+    wanted = [Settings(s, n, args.size, args.seed, args.regions) for s, n in counts.items() if n]
+    whole = {settings.split for settings in wanted if _is_whole(args.out, settings)}
+    _refuse_strangers(args.out)
+    for settings in wanted:
+        if settings.split in whole:
+            print(f"{settings.split}: already whole, kept")
+        else:
+            make_split(args.out, settings, max(args.workers, 1))
+    if args.pictures:
+        write_pictures(args.out, wanted)
+    summary = summarize(args.out, wanted)
+    print(json.dumps(summary, indent=1))
     return 0
 
 
-def make_split(args: argparse.Namespace, split: str, count: int) -> list[dict[str, Any]]:
-    """Write one split's shards; its entries for the Karpathy-layout JSON."""
+def _is_whole(out: Path, settings: Settings) -> bool:
+    """Whether a split is there as it should be. Raises DataError where something else has its name."""
+    folder = out / settings.split
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        made = json.loads((folder / SETTINGS).read_text())
+    except (OSError, ValueError):
+        made = None
+    if made == asdict(settings) and (folder / INDEX).is_file():
+        return True
+    found = f"a world with {_shown(made)}" if made else "something else than a synthetic world"
+    asked = _shown(asdict(settings))
+    raise DataError(f"{folder} holds {found}, and {asked} was asked for; choose another folder or remove it")
+
+
+def _shown(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if name != "split")
+
+
+def _refuse_strangers(out: Path) -> None:
+    own = {IMAGES, KARPATHY, SUMMARY, *SPLITS, *(f"{name}.part" for name in (KARPATHY, SUMMARY, *SPLITS))}
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; choose a folder")
+    strange = sorted(path.name for path in out.iterdir() if path.name not in own) if out.exists() else []
+    if strange and not (out / SUMMARY).exists():
+        raise DataError(f"{out} holds other things ({', '.join(strange[:3])}); choose an empty or a new folder")
+
+
+# ---------------------------------------------------------------- one split
+
+
+def make_split(out: Path, settings: Settings, workers: int) -> None:
+    """Write a split beside and rename it when it is whole."""
     from tqdm import tqdm
 
-    from vlp.data.errors import DataError
-    from vlp.data.shards import INDEX, ShardWriter
-
-    folder, settings = args.out / split, {"count": count, "size": args.size, "seed": args.seed, "split": split}
-    work = partial(make_picture, seed=args.seed, split=split, size=args.size, twins=twins_of(split, count))
-    record = folder / "world.json"
-    if folder.exists() and any(folder.iterdir()) and not record.is_file():
-        raise DataError(f"{folder} holds something else; choose an empty or new folder")
-    complete = record.is_file() and (folder / INDEX).is_file()
-    if complete and json.loads(record.read_text()) != settings:
-        raise DataError(f"{folder} holds a world of other settings ({record.read_text().strip()}); choose another folder")
-    if complete and not args.pictures:
-        print(f"{split}: {count} pictures, complete before, kept")
-        return read_entries(folder, split)
-    shutil.rmtree(folder, ignore_errors=True)
-    _write_json(record, settings)
-    entries = []
-    with ProcessPoolExecutor(max(args.workers, 1)) as pool, ShardWriter(folder) as writer:
-        made = pool.map(work, range(count), chunksize=64)
-        for key, members in tqdm(made, desc=split, total=count, unit="img"):
+    part = out / f"{settings.split}.part"
+    if part.exists():
+        if any(part.iterdir()) and not (part / SETTINGS).is_file():
+            raise DataError(f"{part} is in the way and not of this command; remove it or choose another folder")
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    (part / SETTINGS).write_text(json.dumps(asdict(settings)) + "\n")
+    write_tokenizer(part)
+    with ShardWriter(part) as writer:
+        samples = _samples(settings, workers)
+        for key, members in tqdm(samples, settings.split, settings.pictures, unit=" pictures", file=sys.stderr):
             writer.add(key, members)
-            entries.append(karpathy_entry(json.loads(members["json"]), split))
-            if args.pictures:
-                _write_bytes(args.out / "images" / entries[-1]["filename"], members["png"])
-    save_tokenizer(folder)
-    return entries
+    os.replace(part, out / settings.split)
 
 
-def twins_of(split: str, count: int) -> int:
-    """How many pictures of a split, at its beginning, come in twins."""
-    return 0 if split == "train" else int(count * TWINS) // 2 * 2
+def _samples(settings: Settings, workers: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """All samples of a split in order, from this process or from several."""
+    chunks = [range(i, min(i + CHUNK, settings.pictures)) for i in range(0, settings.pictures, CHUNK)]
+    make = partial(_make_chunk, settings)
+    if workers == 1 or len(chunks) == 1:
+        yield from chain.from_iterable(map(make, chunks))
+        return
+    # Not forked: the caller may hold threads (torch, tokenizers), which a fork would copy in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+        yield from chain.from_iterable(pool.map(make, chunks))
 
 
-def make_picture(index: int, *, seed: int, split: str, size: int, twins: int) -> tuple[str, dict[str, bytes]]:
-    """Key and members of picture `index`: a function of its arguments alone."""
-    import numpy as np
-
-    from data_tools.world.grammar import write_captions
-    from data_tools.world.regions import region_bytes
-    from data_tools.world.render import render
-    from data_tools.world.scene import draw_scene, draw_twin, truth
-
-    place, paired = [seed, SPLITS.index(split)], index < twins
-    base = np.random.default_rng([*place, index // 2 if paired else index, int(paired)])
-    scene, other, difference = draw_scene(base, fewest=2 if paired else 1), None, None
-    if paired:
-        twin, difference = draw_twin(scene, base)
-        scene, other = (twin, scene) if index % 2 else (scene, twin)
-    random = np.random.default_rng([*place, index, 2])
-    captions = write_captions(scene, random, twin=other, differing=difference["objects"] if difference else None)
-    picture, mask = render(scene, size, random)
-    number = SPLITS.index(split) * 10_000_000 + index
-    record = {
-        "image_id": number,
-        "filename": f"{split}-{index:07d}.png",
-        "captions": [
-            {"id": number * 5 + i, "text": c.text, "phrases": c.phrases, "facts": c.facts.record()}
-            for i, c in enumerate(captions)
-        ],
-    }
-    twin_of = {"image_id": number ^ 1 if index % 2 == number % 2 else number, **difference} if difference else None
-    members = {
-        "png": _png(picture),
-        "json": json.dumps(record).encode(),
-        "truth.json": json.dumps(truth(scene) | {"twin": twin_of}).encode(),
-        "masks.png": _png(mask),
-        "regions.safetensors": region_bytes(scene, random),
-    }
-    return f"{number:09d}", members
+def _make_chunk(settings: Settings, indexes: Iterable[int]) -> list[tuple[str, dict[str, bytes]]]:
+    return [make_sample(settings, index) for index in indexes]
 
 
-def _png(pixels: Any) -> bytes:
-    from PIL import Image
+def write_tokenizer(folder: Path) -> None:
+    """`tokenizer.json`: BERT's word pieces over the words of the grammar, each of them one piece."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    ids = {word: i for i, word in enumerate((*specials, *vocabulary()))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(list(specials))
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def karpathy_entry(record: dict[str, Any], split: str) -> dict[str, Any]:
-    """One entry of a Karpathy-layout JSON."""
+def write_pictures(out: Path, wanted: list[Settings]) -> None:
+    """The pictures of the shards as files, which the Karpathy-layout JSON names."""
+    (out / IMAGES).mkdir(exist_ok=True)
+    for settings in wanted:
+        shards = ShardFolder(out / settings.split)
+        for i in range(shards.num_samples):
+            (out / IMAGES / f"{settings.key(i)}.png").write_bytes(_read(shards, i, "png"))
+
+
+# ---------------------------------------------------------------- what was made
+
+
+def summarize(out: Path, wanted: list[Settings]) -> dict[str, Any]:
+    """Read the splits back, write the Karpathy-layout JSON and the summary, and give back the summary."""
+    images: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {"vocabulary": len(vocabulary())}
+    for settings in wanted:
+        shards = ShardFolder(out / settings.split)
+        records = [json.loads(_read(shards, i, "json")) for i in range(shards.num_samples)]
+        images += [karpathy_image(record, settings.split) for record in records]
+        lengths = [len(c["text"].split()) for record in records for c in record["captions"]]
+        summary[settings.split] = asdict(settings) | {
+            "captions": shards.num_captions,
+            "words_per_caption": round(sum(lengths) / len(lengths), 2),
+            "oracle_R@1": asdict(oracle(shards, records)) if settings.split != "train" else None,
+        }
+    _write(out / KARPATHY, {"dataset": "synthetic", "images": images})
+    _write(out / SUMMARY, summary, indent=1)
+    return summary
+
+
+def oracle(shards: ShardFolder, records: list[dict[str, Any]]) -> Ceiling:
+    """The retrieval ceiling of a split."""
+    records = records[:ORACLE_PICTURES]
+    scenes = [read_scene(json.loads(_read(shards, i, "truth.json"))) for i in range(len(records))]
+    return ceiling(scenes, [read_facts(record) for record in records])
+
+
+def _read(shards: ShardFolder, sample: int, suffix: str) -> bytes:
+    data = shards.read(*shards.locate(sample), suffix)
+    assert data is not None
+    return data
+
+
+def karpathy_image(record: dict[str, Any], split: str) -> dict[str, Any]:
+    """An entry of `images` in the layout of Karpathy's splits."""
     sentences = [
-        {"raw": c["text"], "tokens": c["text"].split(), "imgid": record["image_id"], "sentid": c["id"]}
+        {"raw": c["text"], "tokens": c["text"].replace(",", "").split(), "imgid": record["image_id"], "sentid": c["id"]}
         for c in record["captions"]
     ]
     return {
         "filename": record["filename"],
         "imgid": record["image_id"],
         "split": split,
+        "sentids": [sentence["sentid"] for sentence in sentences],
         "sentences": sentences,
-        "sentids": [s["sentid"] for s in sentences],
     }
 
 
-def read_entries(folder: Path, split: str) -> list[dict[str, Any]]:
-    """Karpathy entries of a split that was written before."""
-    from vlp.data.shards import ShardFolder
-
-    shards = ShardFolder(folder)
-    places = (shards.locate(i) for i in range(shards.num_samples))
-    return [karpathy_entry(json.loads(shards.read(*place, "json") or b""), split) for place in places]
-
-
-def save_tokenizer(folder: Path) -> None:
-    """A word-piece tokenizer over the grammar's words, written as `tokenizer.json`."""
-    from tokenizers.implementations import BertWordPieceTokenizer
-
-    from data_tools.world.grammar import vocabulary
-    from vlp.data.tokenizer import SPECIALS, Tokenizer
-
-    words = {word: i for i, word in enumerate([*SPECIALS, *vocabulary()])}
-    Tokenizer(BertWordPieceTokenizer(words, lowercase=True)._tokenizer, "the world's vocabulary").save(folder)
-
-
-def ceiling(args: argparse.Namespace, split: str) -> str:
-    """What an oracle that reads scenes and facts perfectly would retrieve: captions leave room for other pictures."""
-    import torch
-
-    from data_tools.world.grammar import Facts, matches
-    from data_tools.world.scene import Scene, Thing
-    from vlp.data.shards import ShardFolder
-    from vlp.retrieval.ranks import retrieval_metrics
-
-    shards = ShardFolder(args.out / split)
-    scenes, facts, owners = [], [], []
-    for i in range(shards.num_samples):
-        place = shards.locate(i)
-        told = json.loads(shards.read(*place, "truth.json") or b"")
-        things = [{k: v for k, v in o.items() if k not in ("box", "class_id")} for o in told["objects"]]
-        scenes.append(Scene(told["background"], told["pattern"], tuple(Thing(**t) for t in things)))
-        captions = json.loads(shards.read(*place, "json") or b"")["captions"]
-        facts += [Facts(**c["facts"]) for c in captions]
-        owners += [i] * len(captions)
-    fits = torch.tensor([[matches(scene, f) for f in facts] for scene in scenes]).float()
-    metrics = retrieval_metrics(fits / fits.sum(0), torch.tensor(owners))
-    recalls = (f"{side} R@1 {metrics[side]['R@1']:.1f} %" for side in ("image to text", "text to image"))
-    return f"{split}: an oracle of the facts retrieves {', '.join(recalls)}"
-
-
-def _write_json(path: Path, record: Any) -> None:
-    _write_bytes(path, (json.dumps(record) + "\n").encode())
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, record: Any, indent: int | None = None) -> None:
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
+    part.write_text(json.dumps(record, indent=indent) + "\n")
     os.replace(part, path)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="python -m data_tools.synthesize", description=__doc__)
     add_arguments(parser)
-    raise SystemExit(main(parser.parse_args()))
+    sys.exit(main(parser.parse_args()))

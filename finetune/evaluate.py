@@ -26,9 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="score every pair with the fused head")
     parser.add_argument("--first-stage", type=Path, help="another checkpoint whose itc makes the shortlist")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
-    parser.add_argument("--fold", type=int, help="also report folds of this many pictures of the first stage (COCO: 1000)")
+    parser.add_argument(
+        "--fold", type=int, help="also report folds of this many pictures of the first stage (COCO: 1000)"
+    )
     parser.add_argument("--batch-size", type=int, help="pictures or captions encoded at once")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: encode and fuse under autocast")
+    parser.add_argument(
+        "--precision", choices=("no", "bf16"), default="no", help="bf16: encode and fuse under autocast"
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures (default: beside the checkpoint)")
 
 

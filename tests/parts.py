@@ -52,9 +52,7 @@ def two_stream(queue_size: int = 20, teacher: bool = True, dropout: float = 0.0)
                 image_size=SIZE,
                 options={"patch_size": 8, "embed_dim": WIDTH, "depth": 2, "num_heads": 4},
             ),
-            text=lazy(BertText)(
-                vocab_size=VOCAB, width=WIDTH, layers=2, heads=4, max_positions=16, dropout=dropout
-            ),
+            text=lazy(BertText)(vocab_size=VOCAB, width=WIDTH, layers=2, heads=4, max_positions=16, dropout=dropout),
             fusion=lazy(CrossFusion)(width=WIDTH, layers=2, heads=4, image_width=WIDTH, dropout=dropout),
             similarities={
                 "itc": lazy(CosineSimilarity)(image_width=WIDTH, text_width=WIDTH, embed_dim=16),

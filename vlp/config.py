@@ -97,7 +97,8 @@ def _import_file(path: str) -> types.ModuleType:
     if not file.is_file():
         raise ConfigError(f"config file {file} does not exist")
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

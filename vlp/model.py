@@ -46,8 +46,11 @@ class VLModel(nn.Module):
 
     def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
         """(R,) log-odds that text and image belong together."""
-        summary = self._fusion().summarize(text, prepared, image_index)
-        return cast(MatchingHead, self.similarities["itm"]).log_odds(summary)
+        return cast(MatchingHead, self.similarities["itm"]).log_odds(self.summarize(text, prepared, image_index))
+
+    def summarize(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
+        """(R, D) the fused [CLS] alone."""
+        return cast(Tensor, self._fusion().summarize(text, prepared, image_index))
 
     @property
     def contrast(self) -> CosineSimilarity:

@@ -1,4 +1,4 @@
-"""What is trained: a model, its objectives and a teacher behind one `forward`, so that DDP and ZeRO see every parameter."""
+"""What is trained: model, objectives and teacher behind one `forward`, so that DDP and ZeRO see every parameter."""
 
 from typing import cast
 

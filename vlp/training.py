@@ -89,6 +89,7 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
     )
     train(
         task=wrapped,
+        inner=task,
         optimizer=optimizer,
         batches=loader.batches(start),
         accelerator=accelerator,

@@ -42,7 +42,8 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The same batch with every tensor on `device`."""
-        return _move(self, device, non_blocking)
+        moved: Batch = _move(self, device, non_blocking)
+        return moved
 
     def __len__(self) -> int:
         return int(self.text_ids.shape[0])
@@ -67,7 +68,7 @@ class Fused:
 
 @dataclass
 class Loss:
-    """A scalar to minimise and named scalars to report (detached, on the device: reading them is the logger's choice)."""
+    """A scalar to minimise and named scalars to report (detached, on the device)."""
 
     value: Tensor
     report: dict[str, Tensor] = field(default_factory=dict)

@@ -44,9 +44,7 @@ class Contrast:
 class View:
     """A model looking at a batch. `teacher` is a View of the momentum model, or None."""
 
-    def __init__(
-        self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False
-    ) -> None:
+    def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
         self.batch = batch
         self.momentum = momentum
@@ -112,5 +110,4 @@ class View:
         if self.whole_rows:
             fused = self.model.fuse(texts, self.prepared, image_index)
             return fused, fused.summary
-        assert self.model.fusion is not None
-        return None, self.model.fusion.summarize(texts, self.prepared, image_index)
+        return None, self.model.summarize(texts, self.prepared, image_index)

@@ -5,7 +5,7 @@ numbers of things that fit its counts are exactly those; the picture has so many
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 from math import log2
 from typing import Any
@@ -39,7 +39,7 @@ class Spec:
 
     def saying(self, attribute: str, thing: Thing) -> "Spec":
         """The description with one attribute of a thing added."""
-        return replace(self, **{attribute: getattr(thing, attribute)})
+        return Spec(**{**vars(self), attribute: getattr(thing, attribute)})
 
     def bits(self) -> float:
         """Information of the description of one thing drawn at random."""
@@ -111,7 +111,7 @@ class Facts:
 
 
 def _record(spec: Spec) -> dict[str, str]:
-    return {name: value for name, value in asdict(spec).items() if value is not None}
+    return dict(spec.said())
 
 
 def matches(scene: Scene, facts: Facts) -> bool:

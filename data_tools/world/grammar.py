@@ -11,8 +11,8 @@ from data_tools.world.twins import Difference
 
 CAPTIONS = 5
 TELLING = 4  # of the five captions of a twin, those that are false of the other twin
-BITS = 12.5  # a caption says at least so much: about one picture in 6,000 fits by chance
-MAX_WORDS = 22
+BITS = 10.5  # a caption says at least so much: about one picture in 1,500 fits by chance
+MAX_WORDS = 18
 MAX_TRIES = 2000
 
 
@@ -33,10 +33,11 @@ class Caption:
 def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Difference | None = None) -> list[Caption]:
     """Five captions, each mentioning another set of facts. With a twin, four of them mention the difference."""
     made: list[Caption] = []
+    mentioned: set[frozenset[tuple[Any, ...]]] = set()
     for _ in range(MAX_TRIES):
         telling = twin is not None and len(made) < TELLING
         facts = draw_facts(scene, random, by if telling else None)
-        if any(facts.mentioned() == caption.facts.mentioned() for caption in made):
+        if facts.bits() < BITS or facts.mentioned() in mentioned:
             continue
         if telling and twin is not None and matches(twin, facts):
             continue
@@ -44,6 +45,7 @@ def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Differ
         if len(caption.text.split()) > MAX_WORDS:
             continue
         made.append(caption)
+        mentioned.add(facts.mentioned())
         if len(made) == CAPTIONS:
             random.shuffle(made)
             return made

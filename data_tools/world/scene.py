@@ -1,135 +1,111 @@
-"""Scenes of the synthetic world: 1 to 6 objects in a loose 3 x 3 layout on a background, and near twins of them."""
+"""What a picture of the synthetic world shows: a few things in a loose grid of three by three, on a background.
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+A scene holds everything that the picture depends on, nuisance included (where in its cell a thing lies, its tint, the
+phase of its pattern, the seed of the grain), so that changing one field gives a picture that differs in one fact.
+"""
 
-import numpy as np
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
 
-SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
-COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (50, 80, 225),
-    "yellow": (240, 220, 50),
-    "purple": (150, 60, 190),
-    "orange": (245, 140, 30),
-    "white": (250, 250, 250),
-}
-SIZES = {"small": 0.086, "large": 0.14}  # radius as a share of the picture
-TEXTURES = ("solid", "striped", "dotted")
-BACKGROUNDS = {"grey": (125, 125, 125), "black": (22, 22, 22), "brown": (105, 75, 55), "teal": (20, 105, 110)}
-PATTERNS = ("plain", "checkered", "shaded")
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
+SIZES = ("small", "large")
+TEXTURES = ("plain", "striped", "dotted")
+BACKGROUNDS = ("black", "grey", "white", "checkered", "grainy", "shaded")
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "middle", "right")
+PLACES = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
+ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
+LOOKS = ("shape", "colour", "size", "texture")
+OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
 GRID = 3
-JITTER = 0.04
-MOST_OBJECTS = 6
+NUMBER_SHARES = {1: 0.07, 2: 0.2, 3: 0.25, 4: 0.22, 5: 0.14, 6: 0.12}  # how often a picture has so many things
+DIAMETERS = {"small": (0.165, 0.195), "large": (0.285, 0.315)}  # shares of the picture's side
+MAX_PLAY = 0.04  # how far a thing may lie from the middle of its cell; less than half of any diameter
+GROUP_SHARE = 0.4  # how often some things of a picture share shape and colour, so that there is something to count
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. `x`, `y`: centre as shares of width and height; `cell`: its place in the layout, row by row."""
+    """One object: four looks and a place that captions speak of, and nuisance that they do not."""
 
     shape: str
     colour: str
     size: str
     texture: str
-    cell: int
-    x: float
-    y: float
+    cell: tuple[int, int]  # row, column
+    shift: tuple[float, float] = (0.0, 0.0)  # share of the play that its cell leaves, down and right, -1 to 1
+    growth: float = 0.5  # 0 to 1: smallest to largest of its size
+    phase: float = 0.0  # 0 to 1: where its stripes or dots begin
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to red, green and blue
 
-    def box(self) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 as shares of width and height."""
-        r = SIZES[self.size]
-        return self.x - r, self.y - r, self.x + r, self.y + r
+    @property
+    def place(self) -> str:
+        """Its cell in words, `top left` to `bottom right`."""
+        return f"{ROWS[self.cell[0]]} {COLUMNS[self.cell[1]]}"
 
-    def class_id(self) -> int:
-        """Shape and colour as one number below len(SHAPES) * len(COLOURS)."""
-        return SHAPES.index(self.shape) * len(COLOURS) + list(COLOURS).index(self.colour)
+    @property
+    def diameter(self) -> float:
+        """Side of its box as a share of the picture's side."""
+        low, high = DIAMETERS[self.size]
+        return low + (high - low) * self.growth
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(y, x) as shares. The whole thing lies in its cell, so boxes of different columns never share an x."""
+        play = min(MAX_PLAY, (1 / GRID - self.diameter) / 2)
+        y, x = ((line + 0.5) / GRID + shift * play for line, shift in zip(self.cell, self.shift, strict=True))
+        return y, x
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to see."""
+    """A background and 1 to 6 things, each in a cell of its own. `grain` seeds the noise of pixels and regions."""
 
     background: str
-    pattern: str
     things: tuple[Thing, ...]
+    grain: int = 0
 
 
-def draw_scene(random: np.random.Generator, fewest: int = 1) -> Scene:
-    """A random scene of `fewest` to 6 objects, two of them never in one cell."""
-    count = int(random.integers(fewest, MOST_OBJECTS + 1))
-    cells = random.choice(GRID * GRID, count, replace=False)
-    things = tuple(_draw_thing(random, int(cell)) for cell in cells)
-    return Scene(_pick(random, tuple(BACKGROUNDS)), _pick(random, PATTERNS), things)
+def related(a: Thing, relation: str, b: Thing) -> bool:
+    """Whether a stands in a relation to b: wholly left of, right of, above or below it."""
+    axis = 1 if relation in ("left of", "right of") else 0
+    before = relation in ("left of", "above")
+    return a.cell[axis] < b.cell[axis] if before else a.cell[axis] > b.cell[axis]
 
 
-def _draw_thing(random: np.random.Generator, cell: int) -> Thing:
-    dx, dy = random.uniform(-JITTER, JITTER, 2)
-    texture = TEXTURES[int(random.choice(3, p=[0.5, 0.25, 0.25]))]
+def relations(scene: Scene) -> Iterator[tuple[int, str, int]]:
+    """Every relation that holds: (thing, relation, thing)."""
+    for i, a in enumerate(scene.things):
+        for j, b in enumerate(scene.things):
+            yield from ((i, relation, j) for relation in OPPOSITES if related(a, relation, b))
+
+
+def draw_scene(random: Random, number: int | None = None) -> Scene:
+    """A scene drawn at random, with `number` things where that is given."""
+    if number is None:
+        number = random.choices(list(NUMBER_SHARES), list(NUMBER_SHARES.values()))[0]
+    cells = random.sample([(row, column) for row in range(GRID) for column in range(GRID)], number)
+    things = [draw_thing(random, cell) for cell in cells]
+    if number > 1 and random.random() < GROUP_SHARE:
+        for i in range(1, random.randint(2, min(4, number))):
+            things[i] = replace(things[i], shape=things[0].shape, colour=things[0].colour)
+    random.shuffle(things)
+    return Scene(random.choice(BACKGROUNDS), tuple(things), random.getrandbits(32))
+
+
+def draw_thing(random: Random, cell: tuple[int, int]) -> Thing:
+    """A thing with looks and nuisance drawn at random."""
     return Thing(
-        shape=_pick(random, SHAPES),
-        colour=_pick(random, tuple(COLOURS)),
-        size=_pick(random, tuple(SIZES)),
-        texture=texture,
+        shape=random.choice(SHAPES),
+        colour=random.choice(COLOURS),
+        size=random.choice(SIZES),
+        texture=random.choice(TEXTURES),
         cell=cell,
-        x=(cell % GRID + 0.5) / GRID + dx,
-        y=(cell // GRID + 0.5) / GRID + dy,
+        shift=(random.uniform(-1, 1), random.uniform(-1, 1)),
+        growth=random.random(),
+        phase=random.random(),
+        tint=(random.uniform(-12, 12), random.uniform(-12, 12), random.uniform(-12, 12)),
     )
-
-
-def _pick(random: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[int(random.integers(len(options)))]
-
-
-def relation(a: Thing, b: Thing) -> set[str]:
-    """How a lies to b, by their cells: left or right, above or below, both, or none for one cell."""
-    (row_a, column_a), (row_b, column_b) = divmod(a.cell, GRID), divmod(b.cell, GRID)
-    out = set()
-    if column_a != column_b:
-        out.add("left" if column_a < column_b else "right")
-    if row_a != row_b:
-        out.add("above" if row_a < row_b else "below")
-    return out
-
-
-def draw_twin(scene: Scene, random: np.random.Generator) -> tuple[Scene, dict[str, Any]]:
-    """A scene that differs in one attribute of one object, or in the places of two, and a record of the difference."""
-    things = list(scene.things)
-    i = int(random.integers(len(things)))
-    if len(things) > 1 and random.random() < 0.4:
-        j = (i + 1 + int(random.integers(len(things) - 1))) % len(things)
-        a, b = things[i], things[j]
-        things[i] = replace(a, cell=b.cell, x=b.x, y=b.y)
-        things[j] = replace(b, cell=a.cell, x=a.x, y=a.y)
-        same = (a.shape, a.colour, a.size, a.texture) == (b.shape, b.colour, b.size, b.texture)
-        if not same:
-            return replace(scene, things=tuple(things)), {"kind": "places", "objects": [i, j]}
-        things = list(scene.things)
-    kind, options = (
-        ("shape", SHAPES),
-        ("colour", tuple(COLOURS)),
-        ("size", tuple(SIZES)),
-        ("texture", TEXTURES),
-    )[int(random.integers(4))]
-    others = tuple(o for o in options if o != getattr(things[i], kind))
-    things[i] = replace(things[i], **{kind: _pick(random, others)})
-    return replace(scene, things=tuple(things)), {"kind": kind, "objects": [i]}
-
-
-def truth(scene: Scene) -> dict[str, Any]:
-    """Ground truth: objects with attributes, boxes and class ids, the relations between them, and tags."""
-    things = scene.things
-    return {
-        "background": scene.background,
-        "pattern": scene.pattern,
-        "objects": [asdict(t) | {"box": list(t.box()), "class_id": t.class_id()} for t in things],
-        "relations": [
-            [i, word, j]
-            for i, a in enumerate(things)
-            for j, b in enumerate(things)
-            if i != j
-            for word in sorted(relation(a, b))
-        ],
-        "tags": [f"{t.colour} {t.shape}" for t in things],
-    }

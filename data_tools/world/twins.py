@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from data_tools.world.scene import ATTRIBUTES, GRID, LOOKS, OPPOSITES, Scene, draw_scene, draw_thing, related
+from data_tools.world.scene import ATTRIBUTES, GRID, LOOKS, OPPOSITES, Scene, Thing, draw_scene, draw_thing, related
 
 RELATION_SHARE = 0.35  # of the pairs; the others differ in a look
 
@@ -43,7 +43,7 @@ def look_twins(random: Random) -> tuple[Scene, Scene, Difference]:
     i, attribute = random.randrange(len(scene.things)), random.choice(LOOKS)
     here: str = getattr(scene.things[i], attribute)
     other = random.choice([value for value in ATTRIBUTES[attribute] if value != here])
-    changed = replace(scene.things[i], **{attribute: other})
+    changed = Thing(**{**vars(scene.things[i]), attribute: other})
     things = (*scene.things[:i], changed, *scene.things[i + 1 :])
     return scene, replace(scene, things=things), Difference(attribute, (i,), here, other)
 

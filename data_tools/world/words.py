@@ -36,19 +36,19 @@ BACKGROUND_WORDS = {
     "grainy": ("grainy", "noisy"),
     "shaded": ("shaded", "fading"),
 }
-BACKGROUND_FRAMES = ("on a {} background", "against a {} background", "in front of a {} backdrop", "on a {} backdrop")
+BACKGROUND_FRAMES = ("on a {} background", "against a {} background", "before a {} backdrop")
 ROW_WORDS = {"top": ("top", "upper"), "bottom": ("bottom", "lower")}
 MIDDLE = ("middle", "centre", "center")
 RELATION_WORDS = {
-    "left of": ("left of", "to the left of", "on the left of"),
-    "right of": ("right of", "to the right of", "on the right of"),
+    "left of": ("left of", "left of", "to the left of"),
+    "right of": ("right of", "right of", "to the right of"),
     "above": ("above", "over", "higher than"),
     "below": ("below", "under", "lower than"),
 }
 NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six")
-OPENINGS = ("", "", "", "there {be}", "a picture of", "an image of", "a picture with", "we see", "here {be}")
-ALL_OPENINGS = ("{} {}", "a picture of {} {}", "{} {} in all", "exactly {} {}")  # every thing is described
-SOME_OPENINGS = ("{} {} including", "{} {} , among them", "a picture of {} {} with")  # others are there too
+OPENINGS = ("", "", "", "", "", "", "there {be}", "a picture of", "an image of", "we see", "here {be}")
+ALL_OPENINGS = ("{} {}", "{} {} in all", "exactly {} {}", "only {} {}")  # every thing is described
+SOME_OPENINGS = ("{} {} including", "{} {} , among them", "{} {} with")  # others are there too
 BARE = ("a", "an", "and", ",", "there", "is", "are", "here", "in", "the", "corner", "middle", "of", "single", "only")
 
 

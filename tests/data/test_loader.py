@@ -20,7 +20,9 @@ from vlp.types import Batch
 Make = Callable[..., Path]
 
 
-def loader(folder: Path, workers: int = 0, rank: int = 0, world: int = 1, accumulate: int = 1, **data: object) -> TrainLoader:
+def loader(
+    folder: Path, workers: int = 0, rank: int = 0, world: int = 1, accumulate: int = 1, **data: object
+) -> TrainLoader:
     settings = {"image_size": 16, "batch_size": 12, "crop_scale": (0.5, 1.0), "flip": True, "workers": workers}
     config = DataConfig(**(settings | data))  # type: ignore[arg-type]
     dataset = PairDataset(config, folder, Tokenizer.from_folder(folder), train=True, seed=3)
@@ -82,7 +84,9 @@ def test_before_training_a_record_that_is_none_is_named(make_shards: Make) -> No
         loader(folder)
 
 
-def test_during_training_bad_samples_are_replaced_counted_and_limited(make_shards: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_during_training_bad_samples_are_replaced_counted_and_limited(
+    make_shards: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = make_shards(count=10, change=lambda i, m: m | {"jpg": jpeg(i, (64, 64))})
     one = loader(folder, max_bad_share=0.0)
     batches = one.batches(0)
@@ -127,6 +131,8 @@ def test_the_evaluation_set_holds_each_picture_and_caption_once(make_shards: Mak
     assert whole.text_image.tolist() == [i for i in range(10) for _ in range(1 + i % 3)]
     images = [i for b in whole.image_batches(4) for i in b.image_id.tolist()]
     assert images == list(range(10))
-    numbers = [(c, i) for b in whole.text_batches(4) for c, i in zip(b.caption_id.tolist(), b.image_id.tolist(), strict=True)]
+    numbers = [
+        (c, i) for b in whole.text_batches(4) for c, i in zip(b.caption_id.tolist(), b.image_id.tolist(), strict=True)
+    ]
     assert sorted(numbers) == list(enumerate(whole.text_image.tolist()))
     assert EvaluationSet(DataConfig(image_size=16), folder, Tokenizer.from_folder(folder), limit=3).num_texts == 6

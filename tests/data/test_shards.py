@@ -7,7 +7,7 @@ import pytest
 import webdataset
 
 from tests.data.conftest import jpeg, record
-from vlp.data.errors import BadSample, DataError
+from vlp.data.errors import BadSampleError, DataError
 from vlp.data.shards import ShardFolder, ShardWriter
 
 Make = Callable[..., Path]
@@ -66,10 +66,14 @@ def test_a_complete_set_is_never_overwritten(make_shards: Make) -> None:
 
 
 def test_an_interrupted_writer_leaves_no_index(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "s", samples_per_shard=2) as writer:
-        for i in range(3):
-            writer.add(str(i), {"jpg": jpeg(i), "json": record(i, ["a dog"])})
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with ShardWriter(tmp_path / "s", samples_per_shard=2) as writer:
+            for i in range(3):
+                writer.add(str(i), {"jpg": jpeg(i), "json": record(i, ["a dog"])})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with pytest.raises(DataError, match=r"has no index\.json"):
         ShardFolder(tmp_path / "s")
 
@@ -95,5 +99,5 @@ def test_a_shard_cut_while_open_gives_bad_samples_and_no_crash(make_shards: Make
     shards = ShardFolder(folder)
     with open(folder / "shard-000002.tar", "r+b") as file:
         file.truncate(600)
-    with pytest.raises(BadSample, match="ends too early"):
+    with pytest.raises(BadSampleError, match="ends too early"):
         shards.read(2, 1, "json")

@@ -85,6 +85,7 @@ class Toy:
     def train(self, batches: Iterator[Batch] | None = None, start: int = 0) -> "Toy":
         train(
             task=self.task,
+            inner=self.inner,
             optimizer=self.optimizer,
             batches=toy_batches(start, self.run.accumulate) if batches is None else batches,
             accelerator=self.accelerator,

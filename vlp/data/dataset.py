@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from vlp.data.config import DataConfig
-from vlp.data.errors import BadSample, DataError
+from vlp.data.errors import BadSampleError, DataError
 from vlp.data.images import augment, decode, looks_whole, normalise, resize
 from vlp.data.shards import PICTURES, ShardFolder
 from vlp.data.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class PairDataset:
         return self.shards.num_samples
 
     def sample(self, epoch: int, pair: int) -> Sample:
-        """One pair as tensors. Raises BadSample naming shard, key and cause."""
+        """One pair as tensors. Raises BadSampleError naming shard, key and cause."""
         shard, row, number = self.shards.locate_pair(pair)
         record = self.record(shard, row)
         caption = record["captions"][number]
@@ -65,28 +65,28 @@ class PairDataset:
         )
 
     def picture(self, shard: int, row: int) -> Tensor:
-        """The decoded picture, (3, height, width) uint8. Raises BadSample."""
+        """The decoded picture, (3, height, width) uint8. Raises BadSampleError."""
         for kind in PICTURES:
             data = self.shards.read(shard, row, kind)
             if data is not None:
                 try:
                     return decode(data)
                 except ValueError as error:
-                    raise BadSample("undecodable picture", self.shards.name(shard, row), str(error)) from error
-        raise BadSample("no picture", self.shards.name(shard, row))
+                    raise BadSampleError("undecodable picture", self.shards.name(shard, row), str(error)) from error
+        raise BadSampleError("no picture", self.shards.name(shard, row))
 
     def record(self, shard: int, row: int) -> dict[str, Any]:
-        """The sample's json. Raises BadSample where it is none or a caption is missing, empty or absurdly long."""
+        """The sample's json. Raises BadSampleError where it is none or a caption is missing, empty or absurdly long."""
         data = self.shards.read(shard, row, "json")
         try:
             record: dict[str, Any] = json.loads(data or b"")
             texts = [caption["text"] for caption in record["captions"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise BadSample("unreadable record", self.shards.name(shard, row), str(error)) from error
+            raise BadSampleError("unreadable record", self.shards.name(shard, row), str(error)) from error
         if not texts or any(not text.strip() for text in texts):
-            raise BadSample("caption without text", self.shards.name(shard, row))
+            raise BadSampleError("caption without text", self.shards.name(shard, row))
         if any(len(text) > MAX_CHARACTERS for text in texts):
-            raise BadSample("caption too long", self.shards.name(shard, row), f"over {MAX_CHARACTERS} characters")
+            raise BadSampleError("caption too long", self.shards.name(shard, row), f"over {MAX_CHARACTERS} characters")
         return record
 
     def preflight(self, decoded: int = 64, limit: int = 100_000) -> None:
@@ -106,7 +106,7 @@ class PairDataset:
             raise DataError(f"{message}\nMend or drop them and make the shards again, or raise data.max_bad_share")
         warnings.warn(message, stacklevel=2)
 
-    def _look(self, shard: int, row: int, deep: bool) -> BadSample | None:
+    def _look(self, shard: int, row: int, deep: bool) -> BadSampleError | None:
         try:
             self.record(shard, row)
             if self.config.use_features:
@@ -116,7 +116,7 @@ class PairDataset:
             self._look_at_end(shard, row)
             if deep:
                 self.picture(shard, row)
-        except BadSample as error:
+        except BadSampleError as error:
             return error
         return None
 
@@ -127,7 +127,7 @@ class PairDataset:
                 if not looks_whole(kind, tail):
                     self.picture(shard, row)  # decoding decides: some writers put data behind the end
                 return
-        raise BadSample("no picture", self.shards.name(shard, row))
+        raise BadSampleError("no picture", self.shards.name(shard, row))
 
     def _picture(self, shard: int, row: int, text: str, random: np.random.Generator) -> tuple[Tensor, str]:
         picture = self.picture(shard, row)
@@ -138,12 +138,12 @@ class PairDataset:
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> dict[str, Tensor]:
         data, place = self.shards.read(shard, row, suffix), self.shards.name(shard, row)
         if data is None:
-            raise BadSample(f"no {suffix}", place)
+            raise BadSampleError(f"no {suffix}", place)
         try:
             tensors = load_tensors(data)
             return {name: tensors[name].float() for name in names}
         except (SafetensorError, KeyError) as error:
-            raise BadSample(f"unreadable {suffix}", place, str(error)) from error
+            raise BadSampleError(f"unreadable {suffix}", place, str(error)) from error
 
     def _features(self, shard: int, row: int) -> Tensor:
         return self._tensors(shard, row, "features.safetensors", ("tokens",))["tokens"]

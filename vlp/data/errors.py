@@ -5,7 +5,7 @@ class DataError(ValueError):
     """A data set that cannot be used as it stands. Names the file and the remedy."""
 
 
-class BadSample(ValueError):
+class BadSampleError(ValueError):
     """One sample that cannot be used. `cause` is a short name to count by."""
 
     def __init__(self, cause: str, place: str, detail: str = "") -> None:
@@ -14,5 +14,5 @@ class BadSample(ValueError):
         self.place = place
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type["BadSample"], tuple[str, str, str]]:
-        return BadSample, (self.cause, self.place, self.detail)
+    def __reduce__(self) -> tuple[type["BadSampleError"], tuple[str, str, str]]:
+        return BadSampleError, (self.cause, self.place, self.detail)

@@ -9,7 +9,7 @@ import torch
 from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
-from vlp.data.errors import BadSample, DataError
+from vlp.data.errors import BadSampleError, DataError
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Batch, Sample
 
@@ -21,9 +21,7 @@ class EvaluationSet:
     Raises DataError for a picture or caption that cannot be read: a figure over less than the whole set would mislead.
     """
 
-    def __init__(
-        self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, limit: int | None = None
-    ) -> None:
+    def __init__(self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, limit: int | None = None) -> None:
         self.dataset = PairDataset(replace(config, max_bad_share=0.0), folder, tokenizer, train=False)
         self.dataset.preflight()
         self.folder = Path(folder)
@@ -63,7 +61,7 @@ class EvaluationSet:
         shard, row = self.dataset.shards.locate(image)
         try:
             sample = self.dataset.sample(0, int(self.dataset.shards.first_caption[shard]) + self._first(shard, row))
-        except BadSample as error:
+        except BadSampleError as error:
             raise DataError(f"{error}; an evaluation needs every picture of its set") from error
         cls = self.dataset.tokenizer.cls_id
         return replace(sample, image_id=image, caption_id=-1, text_ids=[cls], word_ids=[-1])

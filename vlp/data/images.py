@@ -46,7 +46,8 @@ def resize(picture: Tensor, size: int) -> Tensor:
     """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased."""
     if picture.shape[1:] == (size, size):
         return picture
-    return TF.resize(picture, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    resized: Tensor = TF.resize(picture, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return resized
 
 
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
@@ -75,7 +76,8 @@ def _crop(picture: Tensor, scale: tuple[float, float], random: np.random.Generat
     """(top, left, height, width) of torchvision's random resized crop, drawn from our own generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random.integers(2**63)))
-        return RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3])
+        box: tuple[int, int, int, int] = RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3])
+        return box
 
 
 def swap_sides(text: str) -> str:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
-from vlp.data.errors import BadSample, DataError
+from vlp.data.errors import BadSampleError, DataError
 from vlp.data.order import positions, sample_at
 from vlp.types import Batch, Sample
 
@@ -25,11 +25,11 @@ class _Reader:
         self.dataset = dataset
         self.seed = seed
 
-    def __getitem__(self, position: int) -> Sample | BadSample:
+    def __getitem__(self, position: int) -> Sample | BadSampleError:
         epoch, pair = sample_at(len(self.dataset), self.seed, position)
         try:
             return self.dataset.sample(epoch, pair)
-        except BadSample as error:
+        except BadSampleError as error:
             return error
 
     def __len__(self) -> int:
@@ -40,9 +40,9 @@ class _Collate:
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
-    def __call__(self, samples: list[Sample | BadSample]) -> tuple[Batch | None, list[BadSample]]:
+    def __call__(self, samples: list[Sample | BadSampleError]) -> tuple[Batch | None, list[BadSampleError]]:
         good = [s for s in samples if isinstance(s, Sample)]
-        bad = [s for s in samples if isinstance(s, BadSample)]
+        bad = [s for s in samples if isinstance(s, BadSampleError)]
         # A bad sample's place is taken by a good one of its batch: every rank keeps the same number of rows, which the
         # gather across ranks needs, and its twin is a positive by image id, never a false negative.
         filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
@@ -83,9 +83,9 @@ class TrainLoader:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
-        loader: DataLoader[tuple[Batch | None, list[BadSample]]] = DataLoader(
+        loader: DataLoader[tuple[Batch | None, list[BadSampleError]]] = DataLoader(
             _Reader(self.dataset, self.seed),  # type: ignore[arg-type]
-            batch_sampler=self._positions(start_step),  # type: ignore[arg-type]
+            batch_sampler=self._positions(start_step),
             num_workers=self.config.workers,
             collate_fn=_Collate(self.dataset.tokenizer.pad_id),
             pin_memory=torch.cuda.is_available(),
@@ -118,7 +118,7 @@ class TrainLoader:
                 )
             step += 1
 
-    def _count(self, bad: list[BadSample]) -> None:
+    def _count(self, bad: list[BadSampleError]) -> None:
         for error in bad:
             self.bad[error.cause] += 1
             log.warning("skipped %s", error)

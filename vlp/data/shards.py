@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlp.data.errors import BadSample, DataError
+from vlp.data.errors import BadSampleError, DataError
 
 INDEX = "index.json"
 PICTURES = ("jpg", "png", "webp")
@@ -82,7 +82,8 @@ class ShardWriter:
 
     def _open(self) -> None:
         # USTAR and zeroed times: one header block a member, and the same bytes for the same input.
-        self.tar = tarfile.open(self.folder / f"{self._name()}.tar.part", "w", format=tarfile.USTAR_FORMAT)
+        part = self.folder / f"{self._name()}.tar.part"
+        self.tar = tarfile.open(part, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - open until the shard is full
 
     def _finish_shard(self) -> None:
         assert self.tar is not None
@@ -121,7 +122,9 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         elif self.tar is not None:
@@ -201,14 +204,14 @@ class ShardFolder:
         return shard, row, place - (int(ends[row - 1]) if row else 0)
 
     def read(self, shard: int, row: int, suffix: str) -> bytes | None:
-        """Bytes of a member, None where the sample has none. Raises BadSample where the tar ends too early."""
+        """Bytes of a member, None where the sample has none. Raises BadSampleError where the tar ends too early."""
         place = 1 + 2 * self.suffixes.index(suffix)
         offset, size = (int(x) for x in self.table(shard)[row, place : place + 2])
         if offset < 0:
             return None
         data = os.pread(self._file(shard), size, offset)
         if len(data) != size:
-            raise BadSample("shard ends too early", self.name(shard, row))
+            raise BadSampleError("shard ends too early", self.name(shard, row))
         return data
 
     def tail(self, shard: int, row: int, suffix: str, count: int) -> bytes | None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from tokenizers import Tokenizer as RustTokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from vlp.data.errors import DataError
 
@@ -16,8 +16,9 @@ class Tokenizer:
     """Text to ids, [CLS] first and [SEP] last, and the word that each piece belongs to (-1 at specials)."""
 
     def __init__(self, rust: RustTokenizer, source: str) -> None:
-        ids = {token: rust.token_to_id(token) for token in SPECIALS}
-        _check_specials([token for token, value in ids.items() if value is not None], source)
+        found = {token: rust.token_to_id(token) for token in SPECIALS}
+        ids = {token: value for token, value in found.items() if value is not None}
+        _check_specials(list(ids), source)
         rust.no_padding()
         rust.no_truncation()
         self.rust = rust

@@ -32,6 +32,7 @@ class Hooks:
 def train(
     *,
     task: Any,
+    inner: Any,
     optimizer: Any,
     batches: Iterator[Batch],
     accelerator: Accelerator,
@@ -40,13 +41,12 @@ def train(
     hooks: Hooks,
     start: int = 0,
 ) -> None:
-    """Train the wrapped `task` from after step `start` to step `run.steps`; steps count from 1.
+    """Train from after step `start` to step `run.steps`, counted from 1. `task` is wrapped, `inner` is the task itself.
 
     `batches` yields `run.accumulate` micro batches a step. Gradients are averaged over them, so a loss that compares
     the pairs of a batch with each other (contrast, negatives) sees one micro batch at a time.
     Raises DivergenceError for a loss or gradient that is not finite, before it reaches the weights.
     """
-    inner = accelerator.unwrap_model(task)
     parameters = [p for p in inner.parameters() if p.requires_grad]
     meter = Meter(accelerator.num_processes)
     task.train()

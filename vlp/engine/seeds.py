@@ -17,5 +17,9 @@ def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
 
 
 def seed_micro_step(seed: int, step: int, micro: int, rank: int) -> None:
-    """Seed torch's global generators (CPU and accelerator) for one micro step."""
-    torch.manual_seed(step_seed(seed, step, micro, rank))
+    """Seed torch's global generators, of the CPU and of the GPU in use, for one micro step."""
+    value = step_seed(seed, step, micro, rank)
+    # torch.manual_seed would format a stack trace for every kind of device there is: a millisecond a step.
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(value)

@@ -1,6 +1,7 @@
-"""Text reads image: self-attention over words, cross-attention to the image, feed-forward (ALBEF, Li 2021, section 3.1)."""
+"""Text reads image: self-attention over words, cross-attention to the image, feed-forward (ALBEF, section 3.1)."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class CrossFusion(nn.Module):
     def prepare(self, image: Stream) -> PreparedKeysValues:
         """Project the image's keys and values once for every pass that will read them."""
         mask = None if bool(image.mask.all()) else image.mask[:, None, None]
-        return PreparedKeysValues([layer.cross.keys_values(image.tokens) for layer in self.layers], mask)
+        return PreparedKeysValues([_block(layer).cross.keys_values(image.tokens) for layer in self.layers], mask)
 
     def forward(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Fused:
         """R texts (R, L, D) with the images `image_index` (R,) of `prepared`; None pairs them in order."""
@@ -75,15 +76,13 @@ class CrossFusion(nn.Module):
         restored = Stream(rows.restore(tokens, text.mask.shape[1]), text.mask)
         return Fused(None, restored, restored.tokens[:, 0])
 
-    def read(
-        self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None, positions: Tensor
-    ) -> Tensor:
+    def read(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None, positions: Tensor) -> Tensor:
         """Fused tokens at `positions` (R, L) bool only, (M, D) in row order: the last layer runs nowhere else."""
         rows, tokens, context = self._enter(text, prepared, image_index)
         for i, layer in enumerate(self.layers[:-1]):
             tokens = self._run(layer, tokens, rows, context.layers[i], context.mask)
         index = rows.pack(positions[..., None])[:, 0].nonzero().squeeze(1)
-        last: PostNormBlock = self.layers[-1]  # type: ignore[assignment]
+        last = _block(self.layers[-1])
         return last.read(tokens, rows, index, Packing.of(positions), context.layers[-1], context.mask)
 
     def summarize(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Tensor:
@@ -105,11 +104,13 @@ class CrossFusion(nn.Module):
         rows = Packing.of(text.mask)
         return rows, rows.pack(text.tokens), context
 
-    def _run(
-        self, layer: nn.Module, tokens: Tensor, rows: Packing, context: KeysValues, mask: Tensor | None
-    ) -> Tensor:
+    def _run(self, layer: nn.Module, tokens: Tensor, rows: Packing, context: KeysValues, mask: Tensor | None) -> Tensor:
         if self.checkpointing and self.training:
             out: Tensor = checkpoint(layer, tokens, rows, context, mask, use_reentrant=False)
             return out
         out = layer(tokens, rows, context, mask)
         return out
+
+
+def _block(layer: nn.Module) -> PostNormBlock:
+    return cast(PostNormBlock, layer)

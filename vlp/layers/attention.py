@@ -1,6 +1,7 @@
 """Self- and cross-attention over packed tokens, through scaled_dot_product_attention."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,14 +34,14 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor, rows: Packing) -> Tensor:
         """(T, D) -> (T, D)."""
         q, k, v = rows.unpack(self.qkv(tokens)).chunk(3, dim=-1)
-        return self.out(rows.repack(self._attend(q, k, v, rows)))
+        return cast(Tensor, self.out(rows.repack(self._attend(q, k, v, rows))))
 
     def read(self, tokens: Tensor, rows: Packing, queries: Tensor, query_rows: Packing) -> Tensor:
         """(T, D) keys and values, (M, D) queries -> (M, D): only the outputs that somebody reads."""
         width = tokens.shape[-1]
         q = F.linear(queries, self.qkv.weight[:width], self.qkv.bias[:width])
         k, v = rows.unpack(F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])).chunk(2, dim=-1)
-        return self.out(query_rows.repack(self._attend(query_rows.unpack(q), k, v, rows)))
+        return cast(Tensor, self.out(query_rows.repack(self._attend(query_rows.unpack(q), k, v, rows))))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Packing) -> Tensor:
         dropout = self.dropout if self.training else 0.0
@@ -91,4 +92,4 @@ class CrossAttention(nn.Module):
         read = F.scaled_dot_product_attention(
             q, context.keys, context.values, attn_mask=context_mask, dropout_p=dropout
         )
-        return self.out(_merge(read)[0] if one_image else rows.repack(_merge(read)))
+        return cast(Tensor, self.out(_merge(read)[0] if one_image else rows.repack(_merge(read))))

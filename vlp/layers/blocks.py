@@ -1,4 +1,4 @@
-"""Transformer blocks over packed tokens: BERT's (norm after), with or without cross-attention, and ViT's (norm before)."""
+"""Transformer blocks over packed tokens: BERT's (norm after), with or without cross-attention, and ViT's (before)."""
 
 from typing import cast
 
@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """BERT's layer (Devlin 2018): self-attention, optional cross-attention, feed-forward, each added then normalised."""
+    """BERT's layer (Devlin 2018): self-attention, optional cross-attention, feed-forward, each with add and norm."""
 
     def __init__(
         self, *, width: int, heads: int, hidden: int, dropout: float = 0.0, context_width: int | None = None

@@ -17,9 +17,7 @@ class WordPatchAlignment(nn.Module):
 
     whole_rows = True  # the view then computes every token of the matching pass
 
-    def __init__(
-        self, *, negatives: Negatives, weight: float = 0.1, beta: float = 0.5, iterations: int = 50
-    ) -> None:
+    def __init__(self, *, negatives: Negatives, weight: float = 0.1, beta: float = 0.5, iterations: int = 50) -> None:
         super().__init__()
         self.negatives = negatives
         self.weight = weight

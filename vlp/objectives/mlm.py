@@ -111,7 +111,7 @@ class MLM(nn.Module):
         labels = batch.text_ids[masked.positions]
         logits = _predict(view, self.head, masked)
         teacher, alpha = None, cast(Tensor | float, 0.0)
-        if view.teacher is not None:
+        if view.momentum is not None and view.teacher is not None:
             with torch.no_grad():
                 teacher = _predict(view.teacher, view.momentum.copy["mlm"], masked)
             alpha = view.momentum.alpha()

@@ -50,7 +50,9 @@ def _evaluate(
     gallery = embed(model, dataset, config.batch_size, device, progress)
     first, scale = gallery.first_stage(), gallery.scale
     if first_stage is not None:
-        other = embed(first_stage[0].eval(), _same_pictures(first_stage[1], dataset), config.batch_size, device, progress)
+        other = embed(
+            first_stage[0].eval(), _same_pictures(first_stage[1], dataset), config.batch_size, device, progress
+        )
         first, scale = other.first_stage(), other.scale
     encoded = time.perf_counter()
     fused = "itm" in model.similarities
@@ -64,7 +66,9 @@ def _evaluate(
         encode_seconds=encoded - started,
     )
     if fused and (first is None or config.full):
-        second = score_pairs(model, gallery, torch.ones(dataset.num_images, dataset.num_texts) > 0, config.rows, progress)
+        second = score_pairs(
+            model, gallery, torch.ones(dataset.num_images, dataset.num_texts) > 0, config.rows, progress
+        )
         report.full = retrieval_metrics(second, dataset.text_image)
         report.pairs = second.numel()
     elif fused and first is not None and (config.k or config.wanted_ceiling is not None):

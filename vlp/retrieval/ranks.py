@@ -54,7 +54,9 @@ def check_finite(scores: Tensor, what: str) -> None:
     """Raise ValueError where a score is NaN or infinite: it would rank somewhere by accident."""
     bad = int((~torch.isfinite(scores)).sum())
     if bad:
-        raise ValueError(f"{bad} of {scores.numel()} {what} scores are not finite; the model or its precision is broken")
+        raise ValueError(
+            f"{bad} of {scores.numel()} {what} scores are not finite; the model or its precision is broken"
+        )
 
 
 def _best(values: Tensor, owners: Tensor, count: int) -> Tensor:
@@ -118,7 +120,9 @@ def _owned(text_image: Tensor, num_images: int) -> Tensor:
 
 
 def _staged_rows(first: Tensor, second: Tensor, candidates: Tensor, positive: Tensor) -> Counts:
-    parts = [_staged(*(x[i : i + 256] for x in (first, second, candidates, positive))) for i in range(0, len(first), 256)]
+    parts = [
+        _staged(*(x[i : i + 256] for x in (first, second, candidates, positive))) for i in range(0, len(first), 256)
+    ]
     return Counts(*(torch.cat([getattr(p, f) for p in parts]) for f in ("above", "tied", "positives")))
 
 

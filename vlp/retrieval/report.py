@@ -44,9 +44,11 @@ class Report:
         if self.full is not None:
             lines.append(_row("every pair fused", self.full))
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        table = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-                 for line in lines]  # fmt: skip
-        table.append(f"{self.images} pictures, {self.texts} captions of {self.data}; TR = image to text, IR = text to image")
+        cells = [zip(line, widths, strict=True) for line in lines]
+        table = ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(row)) for row in cells]
+        table.append(
+            f"{self.images} pictures, {self.texts} captions of {self.data}; TR = image to text, IR = text to image"
+        )
         if self.ceiling is not None:
             ceilings = " / ".join(f"{self.ceiling[side]:.1f}" for side in SIDES)
             table.append(f"ceiling of re-ranking: first-stage R@{self.k} {ceilings} (TR / IR); mix {self.mix:g}")

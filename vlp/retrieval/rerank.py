@@ -1,4 +1,4 @@
-"""Fused scores of chosen pairs, image by image: keys and values of a picture are projected once for all its captions."""
+"""Fused scores of chosen pairs, picture by picture: keys and values are projected once for all its captions."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,6 @@
 """Cosine similarity of two projected vectors with a learned temperature: what ITC trains and an index searches."""
 
 import math
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +53,7 @@ class CosineSimilarity(nn.Module):
 
     def scale(self) -> Tensor:
         """1 / temperature."""
-        return cast(Tensor, self.logit_scale.exp())
+        return self.logit_scale.exp()
 
     @torch.no_grad()
     def clamp(self) -> None:

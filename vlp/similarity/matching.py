@@ -21,4 +21,5 @@ class MatchingHead(nn.Module):
     def log_odds(self, summary: Tensor) -> Tensor:
         """(R,) log p(match) - log p(no match): never saturates, so it can rank."""
         logits = self(summary)
-        return logits[:, 1] - logits[:, 0]
+        odds: Tensor = logits[:, 1] - logits[:, 0]
+        return odds

@@ -4,7 +4,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer

@@ -7,7 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -36,11 +36,12 @@ class TimmViT(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.vit = timm.create_model(
+        self.vit: Any = timm.create_model(
             name, img_size=image_size, num_classes=0, drop_path_rate=drop_path, **(options or {})
         )
         self.image_size = image_size
-        self.width = int(self.vit.num_features)
+        width: Any = self.vit.num_features
+        self.width = int(width)
         self.frozen_blocks = frozen_blocks
         self.merge = merge
         self.checkpointing = False
@@ -102,11 +103,12 @@ class TimmViT(nn.Module):
         if positions.shape == own.shape:
             return positions
         without_prefix = own.shape[1] == self.vit.patch_embed.num_patches
-        return resample_abs_pos_embed(
+        resampled: Tensor = resample_abs_pos_embed(
             positions,
             new_size=list(self.vit.patch_embed.grid_size),
             num_prefix_tokens=0 if without_prefix else self.vit.num_prefix_tokens,
         )
+        return resampled
 
 
 def load_timm_weights(encoder: TimmViT, weights: str) -> None:
@@ -120,5 +122,7 @@ def load_timm_weights(encoder: TimmViT, weights: str) -> None:
     own = encoder.vit.state_dict()
     differing = sorted(set(own) ^ set(state)) + [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
     if differing:
-        raise ValueError(f"{weights} does not fit this vision transformer; keys that differ: {', '.join(differing[:8])}")
+        raise ValueError(
+            f"{weights} does not fit this vision transformer; keys that differ: {', '.join(differing[:8])}"
+        )
     encoder.vit.load_state_dict(state)
