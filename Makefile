@@ -21,10 +21,11 @@ help:
 
 # ---------------------------------------------------------------- installation
 
-# uv installs in half a minute what pip takes minutes for; pip does it where uv is not to be had.
+# uv installs in seconds what pip takes minutes for; pip does it where uv is not to be had. Both compile the bytecode:
+# without it every command would spend seconds on compiling what it imports.
 define install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "uv is not to be had; pip it is"
-	@$(BIN)/uv pip install --python $(BIN)/python -e '$(1)' || $(BIN)/python -m pip install -e '$(1)'
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -e '$(1)' || $(BIN)/python -m pip install -e '$(1)'
 	@touch $@
 endef
 

@@ -32,8 +32,9 @@ def _data(batch_size: int) -> DataConfig:
 
 
 def two_stream_pretrain() -> TrainConfig:
-    """ITC with queue and teacher, ITM with hard negatives, MLM."""
-    model, objectives, teacher = parts.two_stream(
+    """ITC, ITM with hard negatives, MLM. No teacher: from random weights at this learning rate its slow candidates
+    let the embeddings collapse (docs/decisions.md); `configs/systems/albef.py` has it."""
+    model, objectives, _ = parts.two_stream(
         vit="vit_tiny_patch16_224",
         image_size=64,
         width=WIDTH,
@@ -45,18 +46,14 @@ def two_stream_pretrain() -> TrainConfig:
         vocabulary=WORLD,
         max_positions=48,
         dropout=0.0,
-        queue_size=512,
-        ramp_steps=1000,
-        momentum=0.98,
         mask_share=0.4,
     )
     return TrainConfig(
         model=model,
         objectives=objectives,
-        teacher=teacher,
         data=_data(32),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/two_stream", steps=1600, checkpoint_every=500),
+        run=RunConfig(out="runs/demo/two_stream", steps=1700, checkpoint_every=500),
         evaluation=EvaluationConfig(k=0),
     )
 
@@ -65,9 +62,8 @@ def two_stream_finetune() -> TrainConfig:
     """ITC and ITM alone."""
     run = two_stream_pretrain()
     run.objectives = {name: run.objectives[name] for name in ("itc", "itm")}
-    run.teacher = None
     run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1000, checkpoint_every=500)
+    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1100, checkpoint_every=500)
     run.evaluation = EvaluationConfig(k=32)
     return run
 

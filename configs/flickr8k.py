@@ -1,7 +1,7 @@
 """Flickr8k from small pretrained encoders: the two-stream system on real photographs, on a laptop's CPU.
 
 DINOv2 ViT-S/14 (Oquab 2023) and a 6-layer MiniLM BERT (Wang 2020), both frozen where they need no change: the first 10
-of 12 vision blocks are run once and cached, 2 x 2 patches averaged to one; the text encoder trains. The fusion starts
+of 12 vision blocks are run once and cached, 4 x 4 patches averaged to one; the text encoder trains. The fusion starts
 from the BERT's last layers. ITC, ITM with hard negatives and MLM, then ITC and ITM alone.
 
     vlp data flickr dataset_flickr8k.json images/ data/flickr8k
@@ -42,7 +42,7 @@ def model(vision: str | None = VISION, text: str | None = TEXT, frozen_blocks: i
     """ViT-S/14 at 224 px, 6 text layers, 3 fusion layers."""
     return lazy(VLModel)(
         vision=lazy(TimmViT)(
-            name="vit_small_patch14_dinov2", image_size=224, weights=vision, frozen_blocks=frozen_blocks, merge=2
+            name="vit_small_patch14_dinov2", image_size=224, weights=vision, frozen_blocks=frozen_blocks, merge=4
         ),
         text=lazy(BertText)(width=384, layers=6, heads=12, weights=text),
         fusion=lazy(CrossFusion)(width=384, layers=3, heads=12, image_width=384, weights=text, first_layer=3),

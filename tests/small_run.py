@@ -13,8 +13,10 @@ from vlp.data.config import DataConfig
 from vlp.data.shards import ShardWriter
 from vlp.engine.optim import OptimConfig
 from vlp.engine.run import RunConfig
+from vlp.retrieval.config import EvaluationConfig
 from vlp.training import TrainConfig
 
+RUN: dict[str, Any] = {"steps": 12, "checkpoint_every": 3, "log_every": 1, "eval_every": 5, "seed": 3}
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(parts.VOCAB - len(SPECIALS))]
 
@@ -40,8 +42,15 @@ def small_config(data: Path | str, out: Path | str, **run: Any) -> TrainConfig:
     return TrainConfig(
         **parts.two_stream(dropout=0.1),
         data=DataConfig(
-            train=str(data), image_size=parts.SIZE, max_length=14, batch_size=8, crop_scale=(0.5, 1.0), flip=True
+            train=str(data),
+            val=str(data),
+            image_size=parts.SIZE,
+            max_length=14,
+            batch_size=8,
+            crop_scale=(0.5, 1.0),
+            flip=True,
         ),
         optim=OptimConfig(lr=1e-3, warmup_steps=3),
-        run=RunConfig(**({"out": str(out), "steps": 12, "checkpoint_every": 3, "log_every": 1, "seed": 3} | run)),
+        run=RunConfig(**(RUN | {"out": str(out)} | run)),
+        evaluation=EvaluationConfig(k=4, limit=8),
     )

@@ -99,13 +99,13 @@ def covers(shape: str, v: Pixels, u: Pixels) -> NDArray[np.bool_]:
         return np.asarray((2 * abs(u) <= v + 0.5) & (v <= 0.47))
     assert shape == "star", shape
     # A pentagram is where at least four of its five edges' half planes meet.
-    planes = [(normal[0] * u + normal[1] * (v - 0.05)) <= 0.1625 for normal in _star_normals()]
+    planes = [(normal[0] * u + normal[1] * (v - 0.05)) <= 0.162 for normal in _star_normals()]
     return np.asarray(sum(plane.astype(np.uint8) for plane in planes) >= 4)
 
 
 @cache
 def _star_normals() -> tuple[tuple[float, float], ...]:
-    return tuple((cos(pi / 2 + 2 * pi * k / 5), sin(pi / 2 + 2 * pi * k / 5)) for k in range(5))
+    return tuple((cos(2 * pi * k / 5 - pi / 2), sin(2 * pi * k / 5 - pi / 2)) for k in range(5))
 
 
 def _pattern(thing: Thing, y: Pixels, x: Pixels) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ class Settings:
     size: int = 64
     seed: int = 0
     regions: bool = True
-    version: int = 1  # raised when the same settings begin to give other bytes
+    version: int = 2  # raised when the same settings begin to give other bytes
 
     def image_id(self, index: int) -> int:
         """A number that no picture of another split has, whatever the sizes of the splits."""

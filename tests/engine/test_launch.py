@@ -12,6 +12,7 @@ from vlp.config import ConfigError
 from vlp.engine import launch
 from vlp.engine.launch import LaunchError, check_wrapper
 from vlp.engine.run import RunConfig
+from vlp.engine.switches import apply_switches
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
@@ -88,16 +89,53 @@ def test_impossible_settings_are_named(fields: dict[str, Any], message: str) -> 
         RunConfig(**fields).check()
 
 
-def test_switches_reach_every_part_that_has_them(toy: Callable[..., Any]) -> None:
-    from vlp.engine.switches import apply_switches
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.compiled: list[object] = []
 
+    def compile(self, *args: object, **kwargs: object) -> None:
+        self.compiled.append(kwargs)
+
+
+def test_checkpointing_reaches_every_part_that_has_the_switch(toy: Callable[..., Any]) -> None:
     inner = toy(steps=1).inner
     with pytest.warns(UserWarning, match="no part of this task can recompute"):
         apply_switches(inner, RunConfig(checkpointing=True))
     seen: list[bool] = []
     inner.layer.set_checkpointing = seen.append
-    compiled: list[bool] = []
-    inner.compile = lambda: compiled.append(True)
-    apply_switches(inner, RunConfig(checkpointing=True, compile=True))
+    apply_switches(inner, RunConfig(checkpointing=True))
     apply_switches(inner, RunConfig())
-    assert (seen, compiled) == ([True, False], [True])
+    assert seen == [True, False]
+
+
+def test_only_stacks_of_equal_blocks_are_compiled_and_names_stay() -> None:
+    mixed = nn.Sequential(nn.Linear(1, 1), Block())
+    task = nn.ModuleDict({"stack": nn.ModuleList([Block(), Block()]), "mixed": mixed, "one": nn.ModuleList([Block()])})
+    names = list(task.state_dict())
+    apply_switches(task, RunConfig(compile=True))
+    compiled = {name for name, module in task.named_modules() if isinstance(module, Block) and module.compiled}
+    assert compiled == {"stack.0", "stack.1"}
+    assert list(task.state_dict()) == names
+    with pytest.warns(UserWarning, match="no stack of equal blocks"):
+        apply_switches(nn.ModuleDict({"mixed": mixed}), RunConfig(compile=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_stack_computes_what_it_computed() -> None:
+    torch.manual_seed(0)
+    stack = nn.ModuleDict({"layers": nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.GELU()) for _ in range(2))})
+
+    def outputs() -> list[torch.Tensor]:
+        found = []
+        for rows in (3, 5):  # sizes change from batch to batch
+            value = torch.ones(rows, 4)
+            for layer in stack["layers"]:
+                value = layer(value)
+            found.append(value.detach())
+        return found
+
+    plain = outputs()
+    apply_switches(stack, RunConfig(compile=True))
+    for compiled, expected in zip(outputs(), plain, strict=True):
+        torch.testing.assert_close(compiled, expected)

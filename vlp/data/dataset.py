@@ -19,6 +19,8 @@ from vlp.data.tokenizer import Tokenizer
 from vlp.types import Regions, Sample
 
 MAX_CHARACTERS = 10_000  # a longer caption is no caption
+FEATURES = "features.safetensors"
+REGIONS = "regions.safetensors"
 
 
 class PairDataset:
@@ -51,7 +53,7 @@ class PairDataset:
         if self.config.use_features:
             features = self._features(shard, row)
         else:
-            image, text = self._picture(shard, row, text, np.random.default_rng([self.seed, epoch, pair]))
+            image, text = self._picture(shard, row, text, [self.seed, epoch, pair])
         ids, words = self.tokenizer(text, self.config.max_length)
         return Sample(
             key=self.shards.key(shard, row),
@@ -109,9 +111,10 @@ class PairDataset:
     def _look(self, shard: int, row: int, deep: bool) -> BadSampleError | None:
         try:
             self.record(shard, row)
+            if self.config.use_regions:
+                self._look_at_tensors(shard, row, REGIONS, deep)
             if self.config.use_features:
-                if deep:
-                    self._features(shard, row)
+                self._look_at_tensors(shard, row, FEATURES, deep)
                 return None
             self._look_at_end(shard, row)
             if deep:
@@ -119,6 +122,12 @@ class PairDataset:
         except BadSampleError as error:
             return error
         return None
+
+    def _look_at_tensors(self, shard: int, row: int, suffix: str, deep: bool) -> None:
+        if not self.shards.has(shard, row, suffix):
+            raise BadSampleError(f"no {suffix}", self.shards.name(shard, row))
+        if deep:
+            self._features(shard, row) if suffix == FEATURES else self._regions(shard, row)
 
     def _look_at_end(self, shard: int, row: int) -> None:
         for kind in PICTURES:
@@ -129,10 +138,10 @@ class PairDataset:
                 return
         raise BadSampleError("no picture", self.shards.name(shard, row))
 
-    def _picture(self, shard: int, row: int, text: str, random: np.random.Generator) -> tuple[Tensor, str]:
+    def _picture(self, shard: int, row: int, text: str, seeds: list[int]) -> tuple[Tensor, str]:
         picture = self.picture(shard, row)
         if self.train:
-            picture, text = augment(picture, text, self.config, random)
+            picture, text = augment(picture, text, self.config, np.random.default_rng(seeds))
         return normalise(resize(picture, self.config.image_size), self.config), text
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -146,8 +155,8 @@ class PairDataset:
             raise BadSampleError(f"unreadable {suffix}", place, str(error)) from error
 
     def _features(self, shard: int, row: int) -> Tensor:
-        return self._tensors(shard, row, "features.safetensors", ("tokens",))["tokens"]
+        return self._tensors(shard, row, FEATURES, ("tokens",))["tokens"]
 
     def _regions(self, shard: int, row: int) -> Regions:
-        read = self._tensors(shard, row, "regions.safetensors", ("features", "boxes", "class_probs"))
+        read = self._tensors(shard, row, REGIONS, ("features", "boxes", "class_probs"))
         return Regions(**read, mask=torch.ones(len(read["boxes"]), dtype=torch.bool))

@@ -8,8 +8,9 @@ import torch
 
 from vlp.data.collate import collate
 from vlp.data.config import DataConfig
-from vlp.data.dataset import PairDataset
+from vlp.data.dataset import FEATURES, PairDataset
 from vlp.data.errors import BadSampleError, DataError
+from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Batch, Sample
 
@@ -18,11 +19,15 @@ class EvaluationSet:
     """The pictures and captions of a shard folder, in the folder's order. Nothing is drawn at random.
 
     `text_image` (num_texts,) gives the picture of each caption, 0 .. num_images - 1; any number of captions a picture.
-    Raises DataError for a picture or caption that cannot be read: a figure over less than the whole set would mislead.
+    With `config.use_features` cached tokens are read where the folder has them, else its pictures: a model with a
+    frozen prefix takes both. Raises DataError for a picture or caption that cannot be read: a figure over less than
+    the whole set would mislead.
     """
 
     def __init__(self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, limit: int | None = None) -> None:
-        self.dataset = PairDataset(replace(config, max_bad_share=0.0), folder, tokenizer, train=False)
+        cached = config.use_features and ShardFolder(folder).has(0, 0, FEATURES)
+        settings = replace(config, max_bad_share=0.0, use_features=cached)
+        self.dataset = PairDataset(settings, folder, tokenizer, train=False)
         self.dataset.preflight()
         self.folder = Path(folder)
         self.num_images = min(self.dataset.num_pictures, limit or self.dataset.num_pictures)

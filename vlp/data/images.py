@@ -1,6 +1,7 @@
 """Picture bytes to tensors: decoding with limits, the training and the evaluation transform."""
 
 import io
+import math
 import re
 from functools import lru_cache
 
@@ -9,11 +10,12 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import InterpolationMode
 
 from vlp.data.config import DataConfig
 
 MAX_PIXELS = 50_000_000  # a picture above this is refused before it is decoded
+LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))  # width over height of a random crop
 SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -53,7 +55,7 @@ def resize(picture: Tensor, size: int) -> Tensor:
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
     """uint8 to float, minus mean, over std."""
     mean, std = _scales(tuple(config.mean), tuple(config.std))
-    return (picture.float() - mean) / std
+    return picture.float().sub_(mean).div_(std)
 
 
 @lru_cache(maxsize=4)
@@ -73,11 +75,20 @@ def augment(picture: Tensor, text: str, config: DataConfig, random: np.random.Ge
 
 
 def _crop(picture: Tensor, scale: tuple[float, float], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of torchvision's random resized crop, drawn from our own generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(random.integers(2**63)))
-        box: tuple[int, int, int, int] = RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3])
-        return box
+    """(top, left, height, width) of a random resized crop (Szegedy 2015): an area share from `scale`, sides 3:4 to 4:3.
+
+    torchvision draws its own from the global generator, and slowly.
+    """
+    full_height, full_width = picture.shape[1:]
+    for _ in range(10):
+        area = full_height * full_width * random.uniform(*scale)
+        ratio = np.exp(random.uniform(*LOG_RATIOS))
+        width, height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < width <= full_width and 0 < height <= full_height:
+            top, left = random.integers([full_height - height + 1, full_width - width + 1]).tolist()
+            return top, left, height, width
+    side = min(full_height, full_width)  # no such box fits a very long picture: its middle
+    return (full_height - side) // 2, (full_width - side) // 2, side, side
 
 
 def swap_sides(text: str) -> str:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vlp.data.errors import BadSampleError, DataError
 
 INDEX = "index.json"
+VERSION = 1
 PICTURES = ("jpg", "png", "webp")
 SUFFIXES = (*PICTURES, "json", "regions.safetensors", "features.safetensors", "truth.json", "masks.png")
 KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
@@ -46,12 +47,15 @@ class ShardWriter:
         self.samples_per_shard = samples_per_shard
         self.shards: list[dict[str, Any]] = list(finished or [])
         self.rows: list[list[int]] = []
+        self.keys: set[str] = set()  # of the shard being written
         self.tar: tarfile.TarFile | None = None
 
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append one picture. Raises DataError for an unsafe key, an unknown suffix or a caption without text."""
+        """Append one picture. Raises DataError for an unsafe or repeated key, an unknown suffix or an empty caption."""
         if not KEY.fullmatch(key):
             raise DataError(f"key {key!r} is not made of 1 to 64 letters, digits, '_' or '-'")
+        if key in self.keys:  # tar readers would take the two for one sample
+            raise DataError(f"key {key!r} is already in this shard; give each picture a key of its own")
         unknown = sorted(set(members) - set(SUFFIXES))
         if unknown or "json" not in members:
             raise DataError(f"sample {key}: members {unknown or ['json']} are {'unknown' if unknown else 'missing'}")
@@ -65,6 +69,7 @@ class ShardWriter:
             place = 1 + 2 * SUFFIXES.index(suffix)
             row[place : place + 2] = self._append(f"{key}.{suffix}", members[suffix])
         self.rows.append(row)
+        self.keys.add(key)
         if len(self.rows) == self.samples_per_shard:
             self._finish_shard()
 
@@ -100,7 +105,7 @@ class ShardWriter:
         self.shards.append(
             {"file": f"{name}.tar", "samples": len(table), "captions": captions, "bytes": size, "sha256": digest}
         )
-        self.tar, self.rows = None, []
+        self.tar, self.rows, self.keys = None, [], set()
 
     def close(self) -> None:
         """Finish the last shard and write the index. Raises DataError when nothing was added."""
@@ -109,7 +114,7 @@ class ShardWriter:
         if not self.shards:
             raise DataError(f"{self.folder}: no sample was written")
         record = {
-            "version": 1,
+            "version": VERSION,
             "suffixes": SUFFIXES,
             "samples": sum(s["samples"] for s in self.shards),
             "captions": sum(s["captions"] for s in self.shards),
@@ -161,9 +166,11 @@ class ShardFolder:
             raise DataError(f"{self.folder} {there} {INDEX}; make shards with `vlp data ...`")
         try:
             record: dict[str, Any] = json.loads(path.read_text())
-            return record | {"shards": list(record["shards"]), "samples": record["samples"]}
+            _check_index(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); make the shards again") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{path} cannot be read ({reason}); make the shards again") from error
+        return record
 
     def _check_shard(self, shard: dict[str, Any]) -> None:
         path = self.folder / shard["file"]
@@ -181,7 +188,8 @@ class ShardFolder:
         if shard not in self._tables:
             path = (self.folder / self.shards[shard]["file"]).with_suffix(".index.npy")
             try:
-                table: Table = np.load(path, mmap_mode="r", allow_pickle=False)
+                # As a plain array: indexing a memmap is several times slower.
+                table: Table = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             except (OSError, ValueError) as error:
                 raise DataError(f"{path} cannot be read ({error}); make the set again") from error
             if table.shape != (self.shards[shard]["samples"], 1 + 2 * len(self.suffixes)):
@@ -203,10 +211,21 @@ class ShardFolder:
         row = int(np.searchsorted(ends, place, side="right"))
         return shard, row, place - (int(ends[row - 1]) if row else 0)
 
+    def has(self, shard: int, row: int, suffix: str) -> bool:
+        """Whether the sample has this member."""
+        return self._place(shard, row, suffix)[0] >= 0
+
+    def _place(self, shard: int, row: int, suffix: str) -> list[int]:
+        """Offset and size of a member in its tar, -1 where the sample has none."""
+        if suffix not in self.suffixes:
+            return [-1, -1]
+        column = 1 + 2 * self.suffixes.index(suffix)
+        place: list[int] = self.table(shard)[row, column : column + 2].tolist()
+        return place
+
     def read(self, shard: int, row: int, suffix: str) -> bytes | None:
         """Bytes of a member, None where the sample has none. Raises BadSampleError where the tar ends too early."""
-        place = 1 + 2 * self.suffixes.index(suffix)
-        offset, size = (int(x) for x in self.table(shard)[row, place : place + 2])
+        offset, size = self._place(shard, row, suffix)
         if offset < 0:
             return None
         data = os.pread(self._file(shard), size, offset)
@@ -216,8 +235,7 @@ class ShardFolder:
 
     def tail(self, shard: int, row: int, suffix: str, count: int) -> bytes | None:
         """The last bytes of a member, for cheap checks of completeness."""
-        place = 1 + 2 * self.suffixes.index(suffix)
-        offset, size = (int(x) for x in self.table(shard)[row, place : place + 2])
+        offset, size = self._place(shard, row, suffix)
         if offset < 0:
             return None
         count = min(count, size)
@@ -225,7 +243,7 @@ class ShardFolder:
 
     def key(self, shard: int, row: int) -> str:
         """The sample's key, from the tar header of its json member."""
-        offset = int(self.table(shard)[row, 1 + 2 * self.suffixes.index("json")])
+        offset, _ = self._place(shard, row, "json")
         header = os.pread(self._file(shard), 100, offset - tarfile.BLOCKSIZE)
         return header.split(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
 
@@ -240,3 +258,18 @@ class ShardFolder:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tables": {}, "_captions": {}, "_files": {}}
+
+
+def _check_index(record: dict[str, Any]) -> None:
+    """Raise KeyError for a field that is missing and ValueError for numbers that do not fit each other."""
+    if record["version"] != VERSION:
+        raise ValueError(f"version {record['version']}, this program reads {VERSION}")
+    if "json" not in record["suffixes"]:
+        raise ValueError("suffixes without json")
+    for what in ("samples", "captions"):
+        total = sum(shard[what] for shard in record["shards"])
+        if record[what] != total:
+            raise ValueError(f"{record[what]} {what}, its shards hold {total}")
+    for shard in record["shards"]:
+        if Path(shard["file"]).name != shard["file"] or not isinstance(shard["bytes"], int):
+            raise ValueError(f"shard {shard['file']!r}, {shard['bytes']!r} bytes")

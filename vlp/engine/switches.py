@@ -16,4 +16,18 @@ def apply_switches(task: nn.Module, run: RunConfig) -> None:
     if run.checkpointing and not parts:
         warnings.warn("run.checkpointing is on, but no part of this task can recompute its activations", stacklevel=2)
     if run.compile:
-        task.compile()  # in place: the names of the parameters stay as they are
+        compile_blocks(task)
+
+
+def compile_blocks(task: nn.Module) -> None:
+    """torch.compile each block of every stack, in place: parameters keep their names, and equal blocks share one graph.
+
+    Blocks and not the whole task, because padding and negatives make the control flow between them depend on the
+    batch; within a block only sizes differ, which `dynamic` allows for.
+    """
+    stacks = [module for module in task.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
+    blocks = [block for stack in stacks for block in stack if len({type(b) for b in stack}) == 1 and len(stack) > 1]
+    for block in blocks:
+        block.compile(dynamic=True)
+    if not blocks:
+        warnings.warn("run.compile is on, but this task has no stack of equal blocks to compile", stacklevel=3)

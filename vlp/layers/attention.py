@@ -3,10 +3,21 @@
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.packing import Packing
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """(B, H, L, d) queries over (B, H, N, d) keys and values.
+
+    On a CPU in fp32: its bf16 kernel's backward is 15 times slower than the fp32 one (docs/decisions.md).
+    """
+    if q.device.type == "cpu" and q.dtype is torch.bfloat16:
+        q, k, v = q.float(), k.float(), v.float()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:
@@ -46,7 +57,7 @@ class SelfAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Packing) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         q, k, v = (_heads(x, self.heads) for x in (q, k, v))
-        return _merge(F.scaled_dot_product_attention(q, k, v, attn_mask=rows.key_mask, dropout_p=dropout))
+        return _merge(attend(q, k, v, rows.key_mask, dropout))
 
 
 @dataclass
@@ -89,7 +100,5 @@ class CrossAttention(nn.Module):
         q = self.q(tokens)
         one_image = context.keys.shape[0] == 1
         q = _heads(q[None] if one_image else rows.unpack(q), self.heads)
-        read = F.scaled_dot_product_attention(
-            q, context.keys, context.values, attn_mask=context_mask, dropout_p=dropout
-        )
+        read = attend(q, context.keys, context.values, context_mask, dropout)
         return cast(Tensor, self.out(_merge(read)[0] if one_image else rows.repack(_merge(read))))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.world.render import PALETTE, background, boxes, render
+from data_tools.world.render import PALETTE, background, boxes, covers, render
 from data_tools.world.scene import COLOURS, LOOKS, SHAPES, SIZES, TEXTURES, Scene, Thing, draw_scene, relations
 from data_tools.world.twins import Difference, draw_twins
 
@@ -91,6 +91,19 @@ def test_textures_can_be_told_from_pixels_alone(colour: str, size: str, shape: s
         shares[texture] = ((brightness < -60).mean(), (inside.min(1) > min(PALETTE[colour]) + 50).mean())
     assert shares["striped"][0] > shares["plain"][0] + 0.15
     assert shares["dotted"][1] > shares["plain"][1] + 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_fill_their_box_stand_upright_and_stay_inside(shape: str) -> None:
+    """So that a thing never leaves its cell, and mirroring a picture mirrors nothing but places."""
+    places = (np.arange(200) + 0.5) / 100 - 1  # -1 to 1, the box is -0.5 to 0.5
+    inside = covers(shape, places[:, None], places[None, :])
+    rows, columns = np.nonzero(inside)
+    assert max(abs(places[rows]).max(), abs(places[columns]).max()) < 0.5
+    assert min(np.ptp(places[rows]), np.ptp(places[columns])) > 0.9
+    assert (inside == inside[:, ::-1]).all()
+    if shape in ("star", "triangle"):
+        assert np.ptp(columns[rows == rows.min() + 2]) < 10 < 50 < np.ptp(columns[rows == rows.max() - 2])
 
 
 def test_sizes_and_shapes_can_be_told_from_masks() -> None:
