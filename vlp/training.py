@@ -228,8 +228,8 @@ def _measure(
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)
 
     def measure() -> Measured:
-        with accelerator.autocast():
-            report = evaluate(task.model, dataset, config.evaluation, accelerator.device, progress=False)
+        # In float32, without the step's autocast: bfloat16 similarities would be full of ties.
+        report = evaluate(task.model, dataset, config.evaluation, accelerator.device, progress=False)
         return Measured(_scalars(report.to_json(), "retrieval"), report.table())
 
     return measure

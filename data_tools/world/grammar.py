@@ -10,9 +10,10 @@ from data_tools.world.scene import LOOKS, OPPOSITES, Scene, related
 from data_tools.world.twins import Difference
 
 CAPTIONS = 5
-TELLING = 4  # of the five captions of a twin, those that are false of the other twin
-BITS = 10.5  # a caption says at least so much: about one picture in 1,500 fits by chance
-MAX_WORDS = 18
+TELLING = 3  # of the five captions of a twin, those that are false of the other twin
+BITS = {1: 10.5, 2: 14.0}  # a caption of so many things says at least so much: one picture in 2 ** BITS fits it
+BITS_OF_MANY = 16.0
+MAX_WORDS = 24
 MAX_TRIES = 2000
 
 
@@ -31,13 +32,13 @@ class Caption:
 
 
 def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Difference | None = None) -> list[Caption]:
-    """Five captions, each mentioning another set of facts. With a twin, four of them mention the difference."""
+    """Five captions, each mentioning another set of facts. With a twin, three of them mention the difference."""
     made: list[Caption] = []
     mentioned: set[frozenset[tuple[Any, ...]]] = set()
     for _ in range(MAX_TRIES):
         telling = twin is not None and len(made) < TELLING
         facts = draw_facts(scene, random, by if telling else None)
-        if facts.bits() < BITS or facts.mentioned() in mentioned:
+        if facts.bits() < bits_of(scene) or facts.mentioned() in mentioned:
             continue
         if telling and twin is not None and matches(twin, facts):
             continue
@@ -52,17 +53,22 @@ def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Differ
     raise AssertionError(f"the grammar finds no {CAPTIONS} captions for {scene}")
 
 
+def bits_of(scene: Scene) -> float:
+    """What a caption of this scene must say at least: a single thing has less to tell."""
+    return BITS.get(len(scene.things), BITS_OF_MANY)
+
+
 # ---------------------------------------------------------------- what to say
 
 
 def draw_facts(scene: Scene, random: Random, by: Difference | None = None) -> Facts:
     """Facts of a scene that say enough; `by` is a difference that they should touch."""
-    facts = _counted(scene, random) if by is None and random.random() < 0.5 else Facts()
+    facts = _counted(scene, random) if by is None and random.random() < 0.25 else Facts()
     objects = _choose(scene, random, facts, by)
     specs = tuple(_spec(scene, i, random, by) for i in objects)
     facts = replace(facts, specs=specs, objects=objects)
     facts = replace(facts, relations=_relations(scene, objects, random, by))
-    if random.random() < 0.25:
+    if random.random() < 0.6:
         facts = replace(facts, background=scene.background)
     if random.random() < (0.5 if len(scene.things) == 1 else 0.1):
         facts = replace(facts, total=len(scene.things))
@@ -86,14 +92,14 @@ def _choose(scene: Scene, random: Random, facts: Facts, by: Difference | None) -
     free = [i for i in range(len(scene.things)) if i not in taken and i not in first]
     random.shuffle(free)
     random.shuffle(first)
-    number = random.choice((0, 1, 1, 2)) if facts.counts else random.choice((1, 2, 2, 2, 2, 3, 3))
+    number = random.choice((0, 1, 1, 2)) if facts.counts else random.choice((2, 2, 3, 3, 4))
     return tuple([*first, *free][: max(number, len(first))])
 
 
 def _spec(scene: Scene, i: int, random: Random, by: Difference | None) -> Spec:
     """A description that fits this thing of the scene and no other."""
     thing, spec = scene.things[i], Spec()
-    for name, share in (("shape", 0.94), ("colour", 0.9), ("size", 0.4), ("texture", 0.3), ("place", 0.1)):
+    for name, share in (("shape", 0.97), ("colour", 0.97), ("size", 0.4), ("texture", 0.3), ("place", 0.1)):
         if random.random() < share or (by and by.attribute == name and i in by.objects):
             spec = spec.saying(name, thing)
     for name in (*random.sample(LOOKS, len(LOOKS)), "place"):
@@ -124,7 +130,7 @@ def _say_enough(facts: Facts, scene: Scene, random: Random) -> Facts:
     random.shuffle(details)
     details += [(k, "place") for k in range(len(facts.specs))]
     for k, name in details:
-        if facts.bits() >= BITS:
+        if facts.bits() >= bits_of(scene):
             break
         facts = _add(facts, scene, k, name)
     return facts

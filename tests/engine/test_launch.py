@@ -115,7 +115,7 @@ def test_only_stacks_of_equal_blocks_are_compiled_and_names_stay() -> None:
     names = list(task.state_dict())
     apply_switches(task, RunConfig(compile=True))
     compiled = {name for name, module in task.named_modules() if isinstance(module, Block) and module.compiled}
-    assert compiled == {"stack.0", "stack.1"}
+    assert compiled == {"stack.0", "stack.1", "one.0"}
     assert list(task.state_dict()) == names
     with pytest.warns(UserWarning, match="no stack of equal blocks"):
         apply_switches(nn.ModuleDict({"mixed": mixed}), RunConfig(compile=True))

@@ -32,7 +32,7 @@ class PairDataset:
         self.config = config
         self.shards = ShardFolder(folder)
         self.tokenizer = tokenizer
-        self.train = train
+        self.augmented = train and (config.flip or tuple(config.crop_scale) != (1.0, 1.0))
         self.seed = seed
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class PairDataset:
 
     def _picture(self, shard: int, row: int, text: str, seeds: list[int]) -> tuple[Tensor, str]:
         picture = self.picture(shard, row)
-        if self.train:
+        if self.augmented:
             picture, text = augment(picture, text, self.config, np.random.default_rng(seeds))
         return normalise(resize(picture, self.config.image_size), self.config), text
 

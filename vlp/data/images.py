@@ -31,7 +31,8 @@ def decode(data: bytes) -> Tensor:
     if header.width * header.height > MAX_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels, above the limit of {MAX_PIXELS}")
     try:
-        upright = ImageOps.exif_transpose(header).convert("RGB")
+        ImageOps.exif_transpose(header, in_place=True)
+        upright = header if header.mode == "RGB" else header.convert("RGB")  # `convert` would copy
     except (OSError, SyntaxError) as error:
         raise ValueError(f"cannot be decoded: {error}") from error
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
@@ -55,7 +56,8 @@ def resize(picture: Tensor, size: int) -> Tensor:
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
     """uint8 to float, minus mean, over std."""
     mean, std = _scales(tuple(config.mean), tuple(config.std))
-    return picture.float().sub_(mean).div_(std)
+    # Decoded pictures lie pixel by pixel; plane by plane the arithmetic is twice as fast.
+    return picture.contiguous().float().sub_(mean).div_(std)
 
 
 @lru_cache(maxsize=4)

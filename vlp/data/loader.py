@@ -3,8 +3,11 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlp.data.collate import collate
@@ -12,7 +15,7 @@ from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.order import positions, sample_at
-from vlp.types import Batch, Sample
+from vlp.types import Batch, Regions, Sample
 
 log = logging.getLogger(__name__)
 FEW = 10  # bad samples that are never too many: in a short run one picture is already a large share
@@ -36,17 +39,37 @@ class _Reader:
         return len(self.dataset)
 
 
+@dataclass
+class _Read:
+    """What a reading process hands over: a batch, unless all of it is bad, and what was wrong."""
+
+    batch: Batch | None
+    bad: list[BadSampleError]
+
+    def pin_memory(self) -> "_Read":
+        """Called by the DataLoader where there is an accelerator; it looks inside no dataclass by itself."""
+        return _Read(_pinned(self.batch), self.bad)
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, (Batch, Regions)):
+        return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
 class _Collate:
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
-    def __call__(self, samples: list[Sample | BadSampleError]) -> tuple[Batch | None, list[BadSampleError]]:
+    def __call__(self, samples: list[Sample | BadSampleError]) -> _Read:
         good = [s for s in samples if isinstance(s, Sample)]
         bad = [s for s in samples if isinstance(s, BadSampleError)]
         # A bad sample's place is taken by a good one of its batch: every rank keeps the same number of rows, which the
         # gather across ranks needs, and its twin is a positive by image id, never a false negative.
         filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
-        return (collate(filled, self.pad_id) if filled else None), bad
+        return _Read(collate(filled, self.pad_id) if filled else None, bad)
 
 
 class TrainLoader:
@@ -83,7 +106,7 @@ class TrainLoader:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
-        loader: DataLoader[tuple[Batch | None, list[BadSampleError]]] = DataLoader(
+        loader: DataLoader[_Read] = DataLoader(
             _Reader(self.dataset, self.seed),  # type: ignore[arg-type]
             batch_sampler=self._positions(start_step),
             num_workers=self.config.workers,
@@ -91,12 +114,12 @@ class TrainLoader:
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if self.config.workers else None,
         )
-        for batch, bad in loader:
-            self._count(bad)
-            if batch is None:
-                raise DataError(f"a whole batch is bad, the first sample: {bad[0]}")
-            self.seen += len(batch)
-            yield batch
+        for read in loader:
+            self._count(read.bad)
+            if read.batch is None:
+                raise DataError(f"a whole batch is bad, the first sample: {read.bad[0]}")
+            self.seen += len(read.batch)
+            yield read.batch
 
     def report(self) -> dict[str, int]:
         """Bad samples met so far, by cause."""

@@ -26,7 +26,7 @@ def compile_blocks(task: nn.Module) -> None:
     batch; within a block only sizes differ, which `dynamic` allows for.
     """
     stacks = [module for module in task.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
-    blocks = [block for stack in stacks for block in stack if len({type(b) for b in stack}) == 1 and len(stack) > 1]
+    blocks = [block for stack in stacks for block in stack if len({type(b) for b in stack}) == 1]
     for block in blocks:
         block.compile(dynamic=True)
     if not blocks:
