@@ -1,11 +1,11 @@
 """The main job in minutes on two CPU cores: both systems learn the synthetic world from nothing (`make demo`).
 
-    vlp data synthesize runs/demo/world
+    vlp data synthesize runs/demo/world --train 16000 --size 48
     vlp pretrain configs/demo.py:two_stream_pretrain
     vlp finetune configs/demo.py:two_stream_finetune init=runs/demo/two_stream
     vlp evaluate runs/demo/two_stream_finetuned --data runs/demo/world/test
 
-ALBEF and ViLT at width 96 with 64 px pictures. What to expect: README, "Two commands".
+ALBEF and ViLT at width 96 with 48 px pictures, nine patches of 16 px. What to expect: README, "Two commands".
 """
 
 from configs import parts
@@ -23,7 +23,7 @@ def _data(batch_size: int) -> DataConfig:
     return DataConfig(
         train="runs/demo/world/train",
         val="runs/demo/world/val",
-        image_size=64,
+        image_size=48,
         max_length=40,
         batch_size=batch_size,
         mean=(0.5, 0.5, 0.5),
@@ -36,7 +36,7 @@ def two_stream_pretrain() -> TrainConfig:
     let the embeddings collapse (docs/decisions.md); `configs/systems/albef.py` has it."""
     model, objectives, _ = parts.two_stream(
         vit="vit_tiny_patch16_224",
-        image_size=64,
+        image_size=48,
         width=WIDTH,
         text_layers=2,
         fusion_layers=3,
@@ -53,7 +53,7 @@ def two_stream_pretrain() -> TrainConfig:
         objectives=objectives,
         data=_data(32),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/two_stream", steps=1700, checkpoint_every=500),
+        run=RunConfig(out="runs/demo/two_stream", steps=1800, checkpoint_every=300),
         evaluation=EvaluationConfig(k=0),
     )
 
@@ -62,8 +62,9 @@ def two_stream_finetune() -> TrainConfig:
     """ITC and ITM alone."""
     run = two_stream_pretrain()
     run.objectives = {name: run.objectives[name] for name in ("itc", "itm")}
-    run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1100, checkpoint_every=500)
+    run.data = _data(64)
+    run.optim = OptimConfig(lr=5e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=500, checkpoint_every=250)
     run.evaluation = EvaluationConfig(k=32)
     return run
 
@@ -71,7 +72,7 @@ def two_stream_finetune() -> TrainConfig:
 def one_stream_pretrain() -> TrainConfig:
     """ITM, MLM and word-patch alignment."""
     model, objectives = parts.one_stream(
-        image_size=64,
+        image_size=48,
         patch=16,
         width=WIDTH,
         layers=4,
@@ -86,7 +87,7 @@ def one_stream_pretrain() -> TrainConfig:
         objectives=objectives,
         data=_data(32),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/one_stream", steps=1000, checkpoint_every=500),
+        run=RunConfig(out="runs/demo/one_stream", steps=1500, checkpoint_every=300),
         evaluation=EvaluationConfig(limit=20),
     )
 
@@ -95,7 +96,7 @@ def one_stream_finetune() -> TrainConfig:
     """ITM alone, against several other pictures."""
     run = one_stream_pretrain()
     run.objectives = {"itm": run.objectives["itm"]}
-    run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=500, checkpoint_every=500)
+    run.optim = OptimConfig(lr=5e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=600, checkpoint_every=300)
     run.evaluation = EvaluationConfig(limit=100)
     return run

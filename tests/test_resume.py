@@ -71,6 +71,7 @@ def train_in_child(data: str, out: str, workers: int, resume: bool, kill: tuple[
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     torch.set_num_threads(1)
+    multiprocessing.set_forkserver_preload(["vlp.data.loader"])  # of the reading processes
     if kill is not None:
         Kill({"task": Task, "checkpoint": checkpoint, "loop": loop}[kill[0]], *kill[1:]).arm()
     config = small_config(data, out, steps=STEPS, keep=2)
@@ -85,7 +86,7 @@ def start(data: Path, out: Path, *, workers: int = 0, resume: bool = False, kill
 
 
 def finish(process: Any, out: Path, code: int = 0) -> None:
-    process.join(60)
+    process.join(240)
     assert process.exitcode == code, Path(f"{out}.txt").read_text()[-3000:]
 
 
