@@ -8,7 +8,7 @@ from the BERT's last layers. Pre-training is ITC alone, fine-tuning ITC and ITM 
     vlp data features configs/flickr8k.py data/flickr8k/train data/flickr8k-features/train
     vlp pretrain configs/flickr8k.py
     vlp finetune configs/flickr8k.py:finetune init=runs/flickr8k
-    vlp evaluate runs/flickr8k-finetuned --data data/flickr8k/val --k 32
+    vlp evaluate runs/flickr8k-finetuned --data data/flickr8k/val
 
 Data: the 6,000 training pictures of Flickr8k alone; weights: `weights/dinov2_vits14` and `weights/all-MiniLM-L6-v2`.
 What to expect, and a run from random weights beside it: README, "On real photographs".
@@ -33,16 +33,15 @@ from vlp.text.bert import BertText
 from vlp.training import TrainConfig
 from vlp.vision.vit import TimmViT
 
+VIT = "vit_small_patch14_dinov2"
 VISION = "weights/dinov2_vits14/timm_vit_small_patch14_dinov2.fp16.safetensors"
 TEXT = "weights/all-MiniLM-L6-v2"
 
 
-def model(vision: str | None = VISION, text: str | None = TEXT, frozen_blocks: int = 10) -> Any:
-    """ViT-S/14 at 224 px, 6 text layers, 3 fusion layers."""
+def model(vision: Any, text: str | None) -> Any:
+    """A ViT-S/14, 6 text layers, 3 fusion layers. `text`: a BERT folder to start from, or None."""
     return lazy(VLModel)(
-        vision=lazy(TimmViT)(
-            name="vit_small_patch14_dinov2", image_size=224, weights=vision, frozen_blocks=frozen_blocks, merge=4
-        ),
+        vision=vision,
         text=lazy(BertText)(width=384, layers=6, heads=12, weights=text),
         fusion=lazy(CrossFusion)(width=384, layers=3, heads=12, image_width=384, weights=text, first_layer=3),
         similarities={
@@ -63,8 +62,9 @@ SLOW = {"model.vision": 0.33, "model.text": 0.33}  # pretrained parts move at a 
 
 def config() -> TrainConfig:
     """Pre-training: ITC alone, for most of the pairs that a CPU can see in the time. The fusion waits."""
+    vision = lazy(TimmViT)(name=VIT, image_size=224, weights=VISION, frozen_blocks=10, merge=4)
     return TrainConfig(
-        model=model(),
+        model=model(vision, TEXT),
         objectives={"itc": lazy(ITC)()},
         data=DataConfig(
             train="data/flickr8k-features/train",
@@ -91,6 +91,18 @@ def finetune() -> TrainConfig:
     run = config()
     run.objectives = {"itc": lazy(ITC)(), "itm": lazy(ITM)(negatives=lazy(HardNegatives)())}
     run.optim = OptimConfig(lr=3e-4, min_lr=1e-6, warmup_steps=30, lr_scale=SLOW)
-    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=350, precision="bf16", checkpoint_every=50)
+    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=230, precision="bf16", checkpoint_every=50)
     run.evaluation = EvaluationConfig(k=32, mix=1.0)
+    return run
+
+
+def scratch() -> TrainConfig:
+    """The same parts from random weights, for comparison: small pictures, everything trains, ITC and ITM at once."""
+    run = finetune()
+    run.model = model(lazy(TimmViT)(name=VIT, image_size=84), None)
+    run.data = DataConfig(
+        train="data/flickr8k/train", val="data/flickr8k/val", tokenizer=TEXT, image_size=84, batch_size=64, flip=True
+    )
+    run.optim = OptimConfig(lr=5e-4, min_lr=1e-6, warmup_steps=20)
+    run.run = RunConfig(out="runs/flickr8k-scratch", steps=100, precision="bf16")
     return run
