@@ -2,10 +2,11 @@
 
     vlp data features configs/flickr8k.py shards/flickr8k/train shards/flickr8k-features/train
 
-The config's vision part (a `TimmViT` with `frozen_blocks`) is built, each picture goes through the evaluation
-transform and the prefix once, and new shards are written with every member of the old ones plus
-`{key}.features.safetensors` (tokens (N, D), fp16). Train on them with `data.use_features=true`; evaluation reads the
-pictures. Augmentation does not reach cached features. An interrupted run goes on at its last whole shard.
+The vision part (a `TimmViT` with `frozen_blocks`) is the one that a run of the config starts with, or that a checkpoint
+holds. Each picture goes through the evaluation transform and the prefix once, and new shards are written with every
+member of the old ones plus `{key}.features.safetensors` (tokens (N, D), fp16). Train on them with
+`data.use_features=true`; evaluation reads the pictures. Augmentation does not reach cached features. A complete set is
+kept and an interrupted one goes on at its last whole shard, either only with the settings that it was begun with.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `vlp data features`."""
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", help="a config file (FILE.py or FILE.py:FUNCTION) whose model has the prefix")
+    parser.add_argument("config", help="config (FILE.py or FILE.py:FUNCTION) or checkpoint whose model has the prefix")
     parser.add_argument("shards", type=Path, help="folder of indexed shards to read")
     parser.add_argument("out", type=Path, help="folder of indexed shards to write")
     parser.add_argument("--batch-size", type=int, default=32, help="pictures at once (default 32)")
@@ -32,25 +33,15 @@ def main(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from vlp.config import ConfigError, build, load_config, override
     from vlp.data.shards import INDEX, ShardFolder, ShardWriter
 
-    config = override(load_config(args.config), args.overrides)
-    vision = build(config.model.kwargs["vision"]).eval()
-    if not getattr(vision, "frozen_blocks", 0):
-        raise ConfigError(f"{args.config}: the vision part has no frozen prefix; set model.vision.frozen_blocks")
+    source = ShardFolder(args.shards)
+    vision, config = read_vision(args.config, args.overrides)
+    settings = settings_of(source, config, args)
+    finished = read_progress(args.out, settings)
     if (args.out / INDEX).exists():
         print(f"{args.out} is complete, kept")
         return 0
-    source = ShardFolder(args.shards)
-    settings = [
-        str(args.shards),
-        source.num_samples,
-        args.precision,
-        args.drop_pictures,
-        repr(config.model.kwargs["vision"]),
-    ]
-    finished = read_progress(args.out, settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vision.to(device)
     start = sum(s["samples"] for s in finished)
@@ -63,18 +54,58 @@ def main(args: argparse.Namespace) -> int:
                 if not writer.rows:
                     write_progress(args.out, settings, writer.shards)
             bar.update(len(numbers))
-    writer.close()
-    (args.out / "progress.json").unlink(missing_ok=True)
     for name in ("tokenizer.json", "vocab.txt"):
         if (args.shards / name).is_file():
             shutil.copy2(args.shards / name, args.out / name)
+    writer.flush()
+    write_progress(args.out, settings, writer.shards)  # stays: it tells what the tokens were made with
+    writer.close()
     return 0
+
+
+def read_vision(source: str, overrides: list[str]) -> tuple[Any, Any]:
+    """The vision part that a run of a config starts with, or a checkpoint's, and the config. Raises ConfigError."""
+    from vlp.config import ConfigError, load_config, override
+    from vlp.training import build_task, load_model
+
+    if Path(source).is_dir():
+        model, config, _ = load_model(source)
+        override(config, overrides)
+    else:
+        config = override(load_config(source), overrides)
+        model = build_task(config).model  # whole, so that random weights are those of the run
+    vision: Any = model.vision
+    if not getattr(vision, "frozen_blocks", 0):
+        raise ConfigError(f"{source}: the vision part has no frozen prefix; set model.vision.frozen_blocks")
+    if vision.image_size != config.data.image_size:
+        raise ConfigError(
+            f"data.image_size={config.data.image_size} but the vision part takes pictures of {vision.image_size}"
+        )
+    return vision.eval(), config
+
+
+def settings_of(source: Any, config: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the bytes that are written."""
+    from vlp.config import to_json
+
+    return {
+        "shards": [shard["sha256"] for shard in source.shards],
+        "vision": to_json(config.model.kwargs["vision"]),
+        "checkpoint": args.config if Path(args.config).is_dir() else None,
+        "seed": config.run.seed,
+        "scales": [list(config.data.mean), list(config.data.std)],
+        "precision": args.precision,
+        "drop_pictures": args.drop_pictures,
+    }
 
 
 def with_features(
     source: Any, numbers: range, vision: Any, data: Any, args: argparse.Namespace, device: Any
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """Keys and members of some samples, the prefix's tokens among them. Raises BadSampleError naming shard and key."""
+    """Keys and members of some samples, the prefix's tokens among them.
+
+    Raises BadSampleError naming shard and key for a picture that cannot be decoded or whose tokens leave fp16's range.
+    """
     import torch
     from safetensors.torch import save
 
@@ -96,7 +127,9 @@ def with_features(
         pictures.append(normalise(resize(picture, data.image_size), data))
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
         tokens = vision.prefix(torch.stack(pictures).to(device)).half().cpu()
-    for (_, members), row in zip(samples, tokens, strict=True):
+    for number, (_, members), row in zip(numbers, samples, tokens, strict=True):
+        if not row.isfinite().all():
+            raise BadSampleError("tokens beyond fp16", source.name(*source.locate(number)), "not finite, or over 65504")
         members["features.safetensors"] = save({"tokens": row.contiguous()})
         if args.drop_pictures:
             for kind in PICTURES:
@@ -104,18 +137,30 @@ def with_features(
     return samples
 
 
-def read_progress(out: Path, settings: list[Any]) -> list[dict[str, Any]]:
-    """Shards that an interrupted run with the same settings has finished."""
-    path = out / "progress.json"
-    state = json.loads(path.read_text()) if path.is_file() else {}
-    return list(state["shards"]) if state.get("settings") == settings else []
+def read_progress(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shards that are finished. Raises DataError when they were made with other settings."""
+    from data_tools.karpathy import PROGRESS
+    from vlp.data.errors import DataError
+    from vlp.data.shards import INDEX
+
+    path = out / PROGRESS
+    if not path.is_file():
+        if (out / INDEX).exists():
+            raise DataError(f"{out} holds shards of another tool; remove it or choose another folder")
+        return []
+    state = json.loads(path.read_text())
+    before = state.get("settings", {})
+    changed = sorted(name for name, value in settings.items() if before.get(name) != value)
+    if changed:
+        raise DataError(f"{out} was begun with other {', '.join(changed)}; remove it or choose another folder")
+    return list(state["shards"])
 
 
-def write_progress(out: Path, settings: list[Any], shards: list[dict[str, Any]]) -> None:
+def write_progress(out: Path, settings: dict[str, Any], shards: list[dict[str, Any]]) -> None:
     """Remember the finished shards."""
-    from data_tools.karpathy import write_json
+    from data_tools.karpathy import PROGRESS, write_json
 
-    write_json(out / "progress.json", {"settings": settings, "shards": shards})
+    write_json(out / PROGRESS, {"settings": settings, "shards": shards})
 
 
 if __name__ == "__main__":

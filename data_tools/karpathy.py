@@ -5,33 +5,45 @@
 
 The JSON holds images[].{filename, imgid, split, sentences[].{raw, sentid}}, for COCO also filepath. One folder of
 shards is written for each split; `restval` joins `train`. Pictures keep their bytes unless --resize is given. A split
-that is complete is kept, one that was interrupted goes on at its last whole shard. Every picture that is missing or
-cannot be read and every caption without text is named on screen and in OUT/report.json.
+that is complete is kept, one that was interrupted goes on at its last whole shard; either only with the settings that
+it was begun with. Every picture that is missing or cannot be read and every caption without text is named on screen
+and in OUT/report.json.
 """
 
 import argparse
+import hashlib
 import io
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 DEFAULT_BAD_SHARE = 0.01
+PROGRESS = "progress.json"
 
 
 @dataclass
 class Report:
-    """What became of a split."""
+    """What became of a split, and from what."""
 
     split: str
+    settings: dict[str, Any]
     pictures: int = 0
     captions: int = 0
-    kept_from_before: bool = False
+    lost: int = 0  # pictures left out
     bad: list[str] = field(default_factory=list)  # "file: cause"
+
+    @property
+    def bad_share(self) -> float:
+        """The share of the pictures, or of the captions, that could not be used, whichever is larger."""
+        empty = len(self.bad) - self.lost
+        return max(self.lost / max(self.lost + self.pictures, 1), empty / max(empty + self.captions, 1))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +71,8 @@ def main(args: argparse.Namespace) -> int:
     unknown = sorted(set(wanted) - set(splits))
     if unknown:
         raise DataError(f"{args.json} has no split {', '.join(unknown)}; it has {', '.join(splits)}")
+    check_pictures([entry for split in wanted for entry in splits[split][: args.limit]], args.images)
     reports = [convert(split, splits[split][: args.limit], args) for split in wanted]
-    write_json(args.out / "report.json", [asdict(r) for r in reports])
     return summarise(reports, args)
 
 
@@ -77,62 +89,117 @@ def read_layout(path: Path, images: Path) -> dict[str, list[dict[str, Any]]]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not in the Karpathy layout ({type(error).__name__}: {error})") from error
     splits: dict[str, list[dict[str, Any]]] = {}
+    numbers: dict[int, int] = {}
     for i, entry in enumerate(entries):
         missing = sorted({"filename", "split", "sentences"} - set(entry))
         if missing:
             raise DataError(f"{path}: images[{i}] has no {', '.join(missing)}")
+        number = entry.get("imgid", i)
+        if not isinstance(number, int) or numbers.setdefault(number, i) != i:
+            raise DataError(f"{path}: images[{i}].imgid is {number!r}; each picture needs a whole number of its own")
         split = "train" if entry["split"] == "restval" else entry["split"]
-        splits.setdefault(split, []).append(entry | {"imgid": entry.get("imgid", i)})
+        splits.setdefault(split, []).append(entry | {"imgid": number})
     if not splits:
         raise DataError(f"{path} names no pictures")
     return splits
 
 
+def check_pictures(entries: list[dict[str, Any]], images: Path, count: int = 100) -> None:
+    """Raise DataError when the first of the pictures are all missing: the folder is the wrong one."""
+    from vlp.data.errors import DataError
+
+    first = entries[:count]
+    if not any(place(entry, images).is_file() for entry in first):
+        example = place(first[0], images) if first else "no picture asked for"
+        raise DataError(f"none of the first {len(first)} pictures is in {images} ({example}); give another folder")
+
+
 def convert(split: str, entries: list[dict[str, Any]], args: argparse.Namespace) -> Report:
     """Write one split's shards, or keep them where they are complete."""
-    from tqdm import tqdm
-
-    from vlp.data.shards import INDEX, ShardFolder, ShardWriter
+    from vlp.data.shards import INDEX, ShardWriter
 
     folder = args.out / split
-    settings = [str(args.json), args.limit, args.resize, args.samples_per_shard, len(entries)]
+    start, report, finished = read_progress(folder, Report(split, settings_of(entries, args)))
     if (folder / INDEX).exists():
-        shards = ShardFolder(folder)
-        return Report(split, shards.num_samples, shards.num_captions, kept_from_before=True)
-    start, report, finished = read_progress(folder, split, settings)
-    prepare_one = partial(prepare, images=args.images, resize=args.resize)
+        print(f"{folder} is complete, kept")
+        return report
     writer = ShardWriter(folder, args.samples_per_shard, finished)
-    with ProcessPoolExecutor(max(args.workers, 1)) as pool:
-        prepared = map_in_order(pool, prepare_one, entries[start:])
-        for i, (sample, bad) in enumerate(tqdm(prepared, desc=split, total=len(entries) - start, unit="img"), start):
-            report.bad += bad
-            if sample is not None:
-                key, members, captions = sample
-                writer.add(key, members)
-                report.pictures, report.captions = report.pictures + 1, report.captions + captions
-                if not writer.rows:  # a shard has just been finished
-                    state = {"settings": settings, "next": i + 1, "shards": writer.shards, "report": asdict(report)}
-                    write_json(folder / "progress.json", state)
-    if report.pictures:
+    prepare_one = partial(prepare, images=args.images, resize=args.resize)
+    for i, (sample, bad) in enumerate(in_order(prepare_one, entries[start:], args.workers, split), start):
+        report.bad += bad
+        if sample is None:
+            report.lost += 1
+            continue
+        key, members, captions = sample
+        writer.add(key, members)
+        report.pictures, report.captions = report.pictures + 1, report.captions + captions
+        if not writer.rows:  # a shard has just been finished
+            write_progress(folder, report, i + 1, writer.shards)
+    writer.flush()
+    if writer.shards:
+        # This stays: whoever finds the index later finds what it was made from and what was left out.
+        write_progress(folder, report, len(entries), writer.shards)
         writer.close()
-        (folder / "progress.json").unlink(missing_ok=True)
     return report
 
 
-def map_in_order(pool: ProcessPoolExecutor, function: Any, entries: list[dict[str, Any]]) -> Iterator[Any]:
-    """`pool.map` that never holds more than a few hundred pictures in memory."""
-    for begin in range(0, len(entries), 512):
-        yield from pool.map(function, entries[begin : begin + 512], chunksize=32)
+def settings_of(entries: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the bytes of a split: its entries (so also --limit) and the way that they are written."""
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return {"entries": digest, "resize": args.resize, "samples_per_shard": args.samples_per_shard}
 
 
-def read_progress(folder: Path, split: str, settings: list[Any]) -> tuple[int, Report, list[dict[str, Any]]]:
-    """Where an interrupted conversion with the same settings stopped: next entry, report, finished shards."""
-    path = folder / "progress.json"
-    if path.is_file():
-        state = json.loads(path.read_text())
-        if state["settings"] == settings:
-            return state["next"], Report(**state["report"]), state["shards"]
-    return 0, Report(split), []
+def in_order(function: Any, entries: list[dict[str, Any]], workers: int, name: str) -> Iterator[Any]:
+    """`function` of every entry, by several processes, with a progress bar; few pictures are held at a time."""
+    from tqdm import tqdm
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(desc=name, total=len(entries), unit="img"))
+        mapped: Any = map
+        if workers > 1:
+            context = multiprocessing.get_context("forkserver")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            mapped = partial(pool.map, chunksize=32)
+        for begin in range(0, len(entries), 512):
+            for result in mapped(function, entries[begin : begin + 512]):
+                yield result
+                bar.update()
+
+
+def read_progress(folder: Path, fresh: Report) -> tuple[int, Report, list[dict[str, Any]]]:
+    """Where an earlier conversion stopped: next entry, report, finished shards. `fresh` is the report of a new one.
+
+    Raises DataError when that conversion had other settings: its shards would be mixed with these.
+    """
+    from vlp.data.errors import DataError
+    from vlp.data.shards import INDEX
+
+    path = folder / PROGRESS
+    if not path.is_file():
+        if (folder / INDEX).exists():
+            raise DataError(f"{folder} holds shards of another tool; remove it or choose another folder")
+        return 0, fresh, []
+    state = json.loads(path.read_text())
+    report = Report(**state["report"])
+    changed = sorted(name for name, value in fresh.settings.items() if report.settings.get(name) != value)
+    if changed:
+        raise DataError(
+            f"{folder} was begun with other {', '.join(changed)} (entries: the JSON's content, --limit); "
+            "remove it or choose another folder"
+        )
+    return state["next"], report, state["shards"]
+
+
+def write_progress(folder: Path, report: Report, following: int, shards: list[dict[str, Any]]) -> None:
+    """Remember how far the split is, for an interrupted conversion to go on and a complete one to be told."""
+    write_json(folder / PROGRESS, {"next": following, "report": asdict(report), "shards": shards})
+
+
+def place(entry: dict[str, Any], images: Path) -> Path:
+    """Where a picture lies: COCO names a folder of its own (`filepath`), which some copies leave out."""
+    nested = images / entry.get("filepath", "") / entry["filename"]
+    flat = images / entry["filename"]
+    return flat if flat.is_file() and not nested.is_file() else nested
 
 
 def prepare(
@@ -141,7 +208,7 @@ def prepare(
     """One picture as members of a shard, and what is wrong with it."""
     from vlp.data.images import decode
 
-    path = images / entry.get("filepath", "") / entry["filename"]
+    path = place(entry, images)
     if not path.is_file():
         return None, [f"{path}: missing"]
     data = path.read_bytes()
@@ -150,15 +217,15 @@ def prepare(
         kind, data = encode(data, resize)
     except (ValueError, OSError) as error:
         return None, [f"{path}: {error}"]
-    sentences = entry["sentences"]
-    numbered = [(s.get("sentid", f"{entry['imgid']}{i}"), s.get("raw", "")) for i, s in enumerate(sentences)]
+    first = 1000 * entry["imgid"]  # numbers for captions that have none
+    numbered = [(s.get("sentid", first + i), s.get("raw") or "") for i, s in enumerate(entry["sentences"])]
     bad = [f"{path}: caption {number} has no text" for number, text in numbered if not text.strip()]
     captions = [{"id": int(number), "text": text.strip()} for number, text in numbered if text.strip()]
     if not captions:
-        return None, [*bad, f"{path}: no caption"]
-    record = {"image_id": int(entry["imgid"]), "filename": entry["filename"], "captions": captions}
+        return None, [f"{path}: no caption with text"]
+    record = {"image_id": entry["imgid"], "filename": entry["filename"], "captions": captions}
     members = {kind: data, "json": json.dumps(record).encode()}
-    return (f"{int(entry['imgid']):09d}", members, len(captions)), bad
+    return (f"{entry['imgid']:09d}", members, len(captions)), bad
 
 
 def encode(data: bytes, resize: int | None) -> tuple[str, bytes]:
@@ -189,17 +256,15 @@ def write_json(path: Path, record: Any) -> None:
 
 def summarise(reports: list[Report], args: argparse.Namespace) -> int:
     """Print what was written and name all that was not; 1 when a split has nothing or too much was bad."""
-    status = 0
+    path, status = args.out / "report.json", 0
+    write_json(path, [asdict(r) | {"bad_share": r.bad_share} for r in reports])
     for report in reports:
-        kept = " (complete before, kept)" if report.kept_from_before else ""
-        print(
-            f"{report.split:8} {report.pictures:8} pictures {report.captions:8} captions {len(report.bad):6} bad{kept}"
-        )
+        print(f"{report.split:8} {report.pictures:8} pictures {report.captions:8} captions {len(report.bad):6} bad")
         for line in report.bad:
             print(f"  {line}")
-        total = report.pictures + len(report.bad)
-        if not report.pictures or len(report.bad) > args.max_bad_share * total:
-            print(f"  too much of {report.split} is bad ({len(report.bad)} of {total}); see {args.out / 'report.json'}")
+        if not report.pictures or report.bad_share > args.max_bad_share:
+            share = f"{report.bad_share:.2%}, more than --max-bad-share {args.max_bad_share:.2%}"
+            print(f"  too much of {report.split} is bad: {share}; see {path}")
             status = 1
     return status
 

@@ -101,7 +101,8 @@ def test_an_empty_queue_is_no_queue() -> None:
     for task in (with_queue, without):
         torch.manual_seed(5)
         task.loss = task(b)  # type: ignore[assignment]
-    assert torch.equal(with_queue.loss.value, without.loss.value)  # type: ignore[union-attr]
+    # empty slots leave the softmax, but rows of another length are summed in another order
+    torch.testing.assert_close(with_queue.loss.value, without.loss.value, rtol=1e-6, atol=0)  # type: ignore[union-attr]
 
 
 def test_forward_changes_nothing_and_after_step_does() -> None:

@@ -70,6 +70,7 @@ def train_in_child(data: str, out: str, workers: int, resume: bool, kill: tuple[
     quiet = os.open(f"{out}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+    os.setsid()  # a group of its own: see `check_nobody_left`
     torch.set_num_threads(1)
     multiprocessing.set_forkserver_preload(["vlp.data.loader"])  # of the reading processes
     if kill is not None:
@@ -119,6 +120,19 @@ def check_equal(out: Path, unbroken: Path) -> None:
     assert not list(out.glob(".*"))
 
 
+def check_nobody_left(group: int, seconds: float = 30) -> None:
+    """No process of a dead run's group lives on."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    raise AssertionError(f"processes of the killed run were still there after {seconds} s")
+
+
 def test_the_unbroken_run_is_worth_comparing_with(unbroken: Path) -> None:
     records = lines(unbroken)
     losses = {record["step"]: record["loss"] for record in records if "loss" in record}
@@ -145,9 +159,11 @@ def test_killed_and_resumed_is_never_stopped(name: str, data: Path, unbroken: Pa
 
 
 @pytest.mark.slow
-def test_reading_processes_change_nothing(data: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_reading_processes_change_nothing_and_die_with_their_run(data: Path, unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    finish(start(data, out, workers=1, kill=("task", "forward", 8)), out, code=-signal.SIGKILL)
+    process = start(data, out, workers=1, kill=("task", "forward", 8))
+    finish(process, out, code=-signal.SIGKILL)
+    check_nobody_left(process.pid)
     finish(start(data, out, workers=1, resume=True), out)
     check_equal(out, unbroken)
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop
 
 from tests.data.conftest import jpeg
 from vlp.data.config import DataConfig
-from vlp.data.images import augment, decode, looks_whole, normalise, resize, swap_sides
+from vlp.data.images import _crop, augment, decode, looks_whole, normalise, resize, swap_sides
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -92,6 +93,36 @@ def test_a_mirrored_picture_swaps_left_and_right_in_its_caption() -> None:
         assert text == ("a dog right" if mirrored else "a dog left")
         seen.add(mirrored)
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90), (5, 400), (1, 1)])
+def test_crops_keep_their_law(height: int, width: int) -> None:
+    picture, random = torch.zeros(3, height, width), np.random.default_rng(0)
+    boxes = np.array([_crop(picture, (0.4, 0.9), random) for _ in range(2000)])
+    top, left, tall, wide = boxes.T
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] > 0).all()
+    assert (top + tall <= height).all()
+    assert (left + wide <= width).all()
+    if width <= 90 and height > 1:  # room for a box of 3:4 to 4:3; sides are rounded to whole pixels
+        slack = 1 / height + 1 / width
+        shares = tall * wide / (height * width)
+        assert 0.4 - slack < shares.min() < 0.45
+        assert shares.max() < 0.9 + slack
+        assert (np.abs(np.log(wide / tall)) < np.log(4 / 3) + slack).all()
+        assert {0, height - tall.max()} & set(top.tolist())
+    else:
+        assert set(map(tuple, boxes.tolist())) == {(0, (width - height) // 2, height, height)}
+
+
+def test_crop_areas_and_places_are_those_of_torchvision() -> None:
+    picture, random = torch.zeros(3, 60, 80), np.random.default_rng(1)
+    ours = np.array([_crop(picture, (0.3, 1.0), random) for _ in range(4000)])
+    torch.manual_seed(0)
+    theirs = np.array([RandomResizedCrop.get_params(picture, [0.3, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
+    for column in range(4):
+        deciles = [np.quantile(boxes[:, column], np.linspace(0.1, 0.9, 9)) for boxes in (ours, theirs)]
+        assert np.abs(deciles[0] - deciles[1]).max() <= 2  # pixels
 
 
 def test_augmentation_is_a_function_of_its_generator_alone() -> None:

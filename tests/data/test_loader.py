@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from tests.data.conftest import jpeg, record
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
 from vlp.data.evaluation import EvaluationSet
-from vlp.data.loader import TrainLoader
+from vlp.data.loader import TrainLoader, _Read
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Batch
 
@@ -104,8 +105,6 @@ def test_during_training_bad_samples_are_replaced_counted_and_limited(
 
 
 def test_regions_and_features_ride_along(make_shards: Make) -> None:
-    from safetensors.torch import save
-
     def add(i: int, members: dict[str, bytes]) -> dict[str, bytes]:
         count = 1 + i % 3
         regions = {
@@ -122,6 +121,40 @@ def test_regions_and_features_ride_along(make_shards: Make) -> None:
     assert torch.equal(batch.features[:, 0, 0].long(), batch.image_id)
     assert torch.equal(batch.regions.mask.sum(1), 1 + batch.image_id % 3)
     assert torch.equal(batch.regions.features.sum((1, 2)), 5.0 * batch.image_id * (1 + batch.image_id % 3))
+
+
+@pytest.mark.parametrize("wanted", ["use_regions", "use_features"])
+def test_before_training_a_sample_without_the_tensors_that_are_asked_for_is_named(
+    make_shards: Make, wanted: str
+) -> None:
+    def add(i: int, members: dict[str, bytes]) -> dict[str, bytes]:
+        tensors = {"features": torch.ones(1, 5), "boxes": torch.zeros(1, 4), "class_probs": torch.ones(1, 2)}
+        tokens = {"tokens": torch.ones(4, 6)}
+        return members | (
+            {"regions.safetensors": save(tensors), "features.safetensors": save(tokens)} if i != 7 else {}
+        )
+
+    with pytest.raises(DataError, match=rf"1 of 10 .*\n.*00007: no {wanted[4:]}\.safetensors"):
+        loader(make_shards(count=10, change=add), **{wanted: True})
+
+
+def test_an_evaluation_without_cached_tokens_reads_the_pictures(make_shards: Make) -> None:
+    folder = make_shards(count=4)
+    config = DataConfig(image_size=16, use_features=True)
+    batch = next(EvaluationSet(config, folder, Tokenizer.from_folder(folder)).image_batches(4))
+    assert batch.features is None
+    assert batch.image.shape == (4, 3, 16, 16)
+
+
+def test_pinning_reaches_every_tensor_of_a_batch(make_shards: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = next(loader(make_shards(count=4)).batches(0))
+    read = _Read(batch, []).pin_memory()
+    held = [value for f in fields(Batch) if isinstance(value := getattr(read.batch, f.name), torch.Tensor)]
+    assert len(held) == 6
+    assert all(any(tensor is p for p in pinned) for tensor in held)
+    assert same(read.batch, batch)
 
 
 def test_the_evaluation_set_holds_each_picture_and_caption_once(make_shards: Make) -> None:

@@ -1,7 +1,10 @@
 """Shards: other tar readers agree, the same input gives the same bytes, and damage is named."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -55,6 +58,40 @@ def test_members_that_could_be_code_are_refused(tmp_path: Path, suffix: str) -> 
 def test_a_caption_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sample a: .*each with text"), ShardWriter(tmp_path / "s") as writer:
         writer.add("a", {"json": record(0, ["a dog", "  "])})
+
+
+def test_a_key_is_a_sample_of_its_own(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "s")
+    writer.add("a", {"json": record(0, ["a dog"])})
+    with pytest.raises(DataError, match="'a' is already in this shard"):
+        writer.add("a", {"json": record(1, ["a dog"])})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: r.pop("suffixes"), "KeyError: 'suffixes'"),
+        (lambda r: r["shards"][0].pop("file"), "KeyError: 'file'"),
+        (lambda r: r.update(version=2), "version 2, this program reads 1"),
+        (lambda r: r.update(captions=99), "99 captions, its shards hold 19"),
+        (lambda r: r["shards"][0].update(file="../other.tar"), "shard '../other.tar'"),
+    ],
+)
+def test_an_index_that_does_not_hold_together_is_named(
+    make_shards: Make, change: Callable[[dict[str, Any]], Any], reason: str
+) -> None:
+    index = make_shards() / "index.json"
+    told = json.loads(index.read_text())
+    change(told)
+    index.write_text(json.dumps(told))
+    with pytest.raises(DataError, match=rf"index\.json cannot be read \(.*{re.escape(reason)}.*make the shards again"):
+        ShardFolder(index.parent)
+
+
+def test_shards_of_fewer_suffixes_have_none_of_the_others(make_shards: Make) -> None:
+    shards = ShardFolder(make_shards())
+    assert (shards.has(0, 0, "jpg"), shards.has(0, 0, "png"), shards.has(0, 0, "unheard-of")) == (True, False, False)
+    assert shards.read(0, 0, "unheard-of") is None
 
 
 def test_a_complete_set_is_never_overwritten(make_shards: Make) -> None:

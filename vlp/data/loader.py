@@ -1,6 +1,9 @@
 """Batches of a run, from any step on: the order contract carried out by reading processes."""
 
 import logging
+import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -113,6 +116,7 @@ class TrainLoader:
             collate_fn=_Collate(self.dataset.tokenizer.pad_id),
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if self.config.workers else None,
+            worker_init_fn=_die_with_the_run,
         )
         for read in loader:
             self._count(read.bad)
@@ -151,3 +155,15 @@ class TrainLoader:
                 f"{total} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
                 "mend the shards, or raise data.max_bad_share"
             )
+
+
+def _die_with_the_run(worker: int) -> None:
+    """End this reading process when its run is killed: torch watches the parent, which here is the fork server."""
+
+    def wait() -> None:
+        run = multiprocessing.parent_process()
+        assert run is not None
+        run.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -71,7 +71,7 @@ class ShardWriter:
         self.rows.append(row)
         self.keys.add(key)
         if len(self.rows) == self.samples_per_shard:
-            self._finish_shard()
+            self.flush()
 
     def _append(self, name: str, data: bytes) -> list[int]:
         assert self.tar is not None
@@ -90,8 +90,10 @@ class ShardWriter:
         part = self.folder / f"{self._name()}.tar.part"
         self.tar = tarfile.open(part, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - open until the shard is full
 
-    def _finish_shard(self) -> None:
-        assert self.tar is not None
+    def flush(self) -> None:
+        """Finish the shard that is being written, full or not; the next picture begins another."""
+        if self.tar is None:
+            return
         self.tar.close()
         name, part = self._name(), self.folder / f"{self._name()}.tar.part"
         table = np.array(self.rows, dtype=np.int64)
@@ -109,8 +111,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Finish the last shard and write the index. Raises DataError when nothing was added."""
-        if self.rows:
-            self._finish_shard()
+        self.flush()
         if not self.shards:
             raise DataError(f"{self.folder}: no sample was written")
         record = {

@@ -36,12 +36,13 @@ class TimmViT(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.vit: Any = timm.create_model(
-            name, img_size=image_size, num_classes=0, drop_path_rate=drop_path, **(options or {})
-        )
+        made = timm.create_model(name, img_size=image_size, num_classes=0, drop_path_rate=drop_path, **(options or {}))
+        self.vit = cast(Any, made)  # timm's models share no type that says what they have
+        patch = self.vit.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise ValueError(f"image_size {image_size} is not a multiple of {name}'s patch {patch}")
         self.image_size = image_size
-        width: Any = self.vit.num_features
-        self.width = int(width)
+        self.width = int(self.vit.num_features)
         self.frozen_blocks = frozen_blocks
         self.merge = merge
         self.checkpointing = False
