@@ -61,14 +61,13 @@ clean:
 # Each step leaves a file, and is skipped while that file is there; an interrupted training goes on from its newest
 # checkpoint. `rm -r runs/demo` starts over.
 
-export OMP_NUM_THREADS
 DEMO := runs/demo
 WORLD := $(DEMO)/world
 VLP := $(BIN)/vlp
 
 # Both systems train at once, on one thread each: at this size two threads for one training are no faster than one.
 demo: $(WORLD)/done
-	@$(MAKE) --no-print-directory -j2 OMP_NUM_THREADS=1 $(DEMO)/two_stream.trained $(DEMO)/one_stream.trained
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 $(DEMO)/two_stream.trained $(DEMO)/one_stream.trained
 	@$(MAKE) --no-print-directory $(DEMO)/two_stream.txt $(DEMO)/one_stream.txt $(DEMO)/hits.png
 	@cat $(DEMO)/two_stream.txt $(DEMO)/one_stream.txt
 	@echo "Look at $(DEMO)/hits.png: five sentences and the pictures found for them, out of 500 never seen in training."

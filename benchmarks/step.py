@@ -23,12 +23,10 @@ from torch import Tensor
 from benchmarks.plain import PlainStep
 from configs.parts import two_stream
 from vlp.config import build, lazy
+from vlp.data.mock import caption_lengths
 from vlp.objectives import negatives as negatives_module
 from vlp.task import Task
 from vlp.types import Batch
-
-# Caption lengths in BERT pieces with [CLS] and [SEP], as measured on 29,000 Flickr30K captions.
-QUANTILES = [(0.0, 8), (0.05, 10), (0.5, 14), (0.95, 22), (0.99, 26), (1.0, 32)]
 
 
 def tiny_task(queue_size: int) -> Task:
@@ -54,12 +52,7 @@ def tiny_task(queue_size: int) -> Task:
 def make_batch(size: int, padded: int, lengths: str, seed: int) -> Batch:
     """Random pictures and ids; `lengths` is "coco" (ragged) or "full"."""
     g = torch.Generator().manual_seed(seed)
-    u = torch.rand(size, generator=g)
-    knots = torch.tensor(QUANTILES)
-    which = torch.searchsorted(knots[:, 0].contiguous(), u).clamp(1, len(QUANTILES) - 1)
-    low, high = knots[which - 1], knots[which]
-    n = (low[:, 1] + (u - low[:, 0]) / (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])).round().long()
-    n = n.clamp(max=padded) if lengths == "coco" else torch.full((size,), padded)
+    n = caption_lengths(size, padded, g) if lengths == "coco" else torch.full((size,), padded)
     places = torch.arange(padded)[None]
     mask = places < n[:, None]
     ids = torch.randint(1000, 30522, (size, padded), generator=g) * mask
@@ -108,7 +101,7 @@ def check_equal(task: Task, batch: Batch, fused_attention: bool) -> dict[str, fl
     drawn = negatives_module.sample_negatives
     negatives_module.sample_negatives = hardest
     ours, plain = copy.deepcopy(task), copy.deepcopy(task)
-    masked_alike(batch)
+    torch.manual_seed(0)  # both draw their MLM masks on this rectangle
     loss = ours(cropped(batch))
     negatives_module.sample_negatives = drawn
     loss.value.backward()
@@ -134,11 +127,6 @@ def check_equal(task: Task, batch: Batch, fused_attention: bool) -> dict[str, fl
     if worst > 1e-3 or off > 1e-3:
         raise SystemExit(f"not equal: gradients differ by {worst:.2e} ({name}), losses by {off:.2e}")
     return out | {"largest_gradient_difference": worst, "largest_loss_difference": off}
-
-
-def masked_alike(batch: Batch) -> None:
-    """Seed the draws. MLM masks are drawn for the padded rectangle by both, so the widths must agree."""
-    torch.manual_seed(0)
 
 
 def measure(task: Task, args: argparse.Namespace) -> list[dict[str, float]]:
