@@ -65,6 +65,20 @@ def test_padding_content_never_changes_a_loss(system: object, fixed_draws: None)
 
 
 @BOTH
+def test_pictures_that_pairs_share_are_the_same_as_repeated_ones(system: object, fixed_draws: None) -> None:
+    task, b = make(system), batch()
+    shared = replace(b, image=b.image[::2], image_row=torch.arange(len(b)) // 2)  # type: ignore[index]
+    results = []
+    for form in (b, shared):
+        task.zero_grad()
+        loss = task(form).value
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in task.parameters() if p.grad is not None)])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@BOTH
 def test_permuting_the_batch_never_changes_a_loss(system: object, fixed_draws: None) -> None:
     task, b = make(system), batch(captions_per_image=1)
     order = torch.randperm(len(b), generator=torch.Generator().manual_seed(1))

@@ -1,6 +1,7 @@
 """What flows through vlp, and the one legend of shape letters that every docstring uses.
 
-B pairs in a batch    C captions           R rows of a fused pass (positives and negatives)
+B pairs in a batch    P pictures of a batch (B, or fewer where pairs share them)
+C captions            R rows of a fused pass (positives and negatives)
 N image tokens        L text tokens        T tokens left when padding is taken out
 D width of a stream   E width of an embedding that can be indexed
 H heads               V vocabulary         Q length of a feature queue     W ranks
@@ -35,9 +36,10 @@ class Batch:
     word_ids: Tensor  # (B, L) int64: which word a piece belongs to; -1 at special tokens and padding
     image_id: Tensor  # (B,) int64: pairs with one id are positives of each other
     caption_id: Tensor  # (B,) int64
-    image: Tensor | None = None  # (B, 3, height, width) float, normalised
-    features: Tensor | None = None  # (B, N, D) cached output of a frozen vision prefix, used instead of `image`
+    image: Tensor | None = None  # (P, 3, height, width) float, normalised; P = B unless pairs share pictures
+    features: Tensor | None = None  # (P, N, D) cached output of a frozen vision prefix, used instead of `image`
     regions: Regions | None = None
+    image_row: Tensor | None = None  # (B,) int64: the row of image, features and regions that each pair has; None = own
     keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":

@@ -58,7 +58,7 @@ class View:
 
     @cached_property
     def image(self) -> Stream:
-        """The image stream, (B, N, D)."""
+        """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
         return self.model.encode_image(self.batch)
 
     @cached_property
@@ -74,7 +74,8 @@ class View:
     @cached_property
     def image_embedding(self) -> Tensor:
         """(B, E) unit rows."""
-        return self.model.contrast.embed_image(self.image)
+        embedding, rows = self.model.contrast.embed_image(self.image), self.batch.image_row
+        return embedding if rows is None else embedding.index_select(0, rows)
 
     @cached_property
     def text_embedding(self) -> Tensor:
@@ -103,7 +104,8 @@ class View:
         if negatives not in self._matched:
             rows = negatives.rows(self)
             texts = Stream(self.text.tokens.index_select(0, rows.text), self.text.mask.index_select(0, rows.text))
-            self._matched[negatives] = (rows, texts, *self._fuse(texts, rows.image))
+            pictures = rows.image if self.batch.image_row is None else self.batch.image_row[rows.image]
+            self._matched[negatives] = (rows, texts, *self._fuse(texts, pictures))
         return self._matched[negatives]
 
     def _fuse(self, texts: Stream, image_index: Tensor) -> tuple[Fused | None, Tensor]:

@@ -10,7 +10,7 @@ from data_tools.world.scene import LOOKS, OPPOSITES, Scene, related
 from data_tools.world.twins import Difference
 
 CAPTIONS = 5
-TELLING = 3  # of the five captions of a twin, those that are false of the other twin
+TELLING = 4  # of the five captions of a twin, those that are false of the other twin
 BITS = {1: 10.5, 2: 14.0}  # a caption of so many things says at least so much: one picture in 2 ** BITS fits it
 BITS_OF_MANY = 16.0
 MAX_WORDS = 24
@@ -32,7 +32,7 @@ class Caption:
 
 
 def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Difference | None = None) -> list[Caption]:
-    """Five captions, each mentioning another set of facts. With a twin, three of them mention the difference."""
+    """Five captions, each mentioning another set of facts. With a twin, four of them mention the difference."""
     made: list[Caption] = []
     mentioned: set[frozenset[tuple[Any, ...]]] = set()
     for _ in range(MAX_TRIES):

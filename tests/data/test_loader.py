@@ -68,6 +68,47 @@ def test_an_epoch_holds_every_pair_once(make_shards: Make) -> None:
     assert len(set(ids)) == len(ids) == 24
 
 
+@pytest.mark.parametrize("captions", [1, 2, 5])
+def test_captions_of_a_picture_come_together_and_take_turns(make_shards: Make, captions: int) -> None:
+    folder = make_shards(count=12)
+    one = loader(folder, captions=captions, batch_size=12 * captions)  # a step is an epoch
+    assert one.steps_per_epoch == 1.0
+    seen: dict[int, set[int]] = {}
+    for batch in islice(one.batches(0), 8):
+        groups = batch.image_id.view(12, captions)
+        assert (groups == groups[:, :1]).all()
+        assert sorted(groups[:, 0].tolist()) == list(range(12))
+        for picture, told in zip(groups[:, 0].tolist(), batch.caption_id.view(12, captions).tolist(), strict=True):
+            assert len(set(told)) == min(captions, 1 + picture % 3)  # none twice while others wait
+            seen.setdefault(picture, set()).update(told)
+    assert all(told == {10 * picture + i for i in range(1 + picture % 3)} for picture, told in seen.items())
+
+
+@pytest.mark.parametrize(("captions", "block"), [(2, 1), (0, 3), (3, 2)])
+def test_any_order_is_the_same_for_workers_restarts_and_ranks(make_shards: Make, captions: int, block: int) -> None:
+    folder, order = make_shards(count=10), {"captions": captions, "block": block}
+    plain = list(islice(loader(folder, **order).batches(0), 5))
+    assert all(same(a, b) for a, b in zip(plain, islice(loader(folder, workers=2, **order).batches(0), 5), strict=True))
+    assert all(same(a, b) for a, b in zip(plain[3:], islice(loader(folder, **order).batches(3), 2), strict=True))
+    cut = [next(loader(folder, rank=rank, world=4, **order).batches(1)).caption_id for rank in range(4)]
+    assert torch.equal(torch.cat(cut), plain[1].caption_id)
+
+
+def test_pairs_of_one_picture_share_its_row(make_shards: Make) -> None:
+    folder = make_shards(count=10)
+    batch = next(loader(folder, captions=3).batches(0))
+    assert batch.image.shape[0] == 4
+    assert batch.image_row.tolist() == [i // 3 for i in range(12)]
+    alone = next(loader(folder, captions=3, batch_size=3).batches(0))
+    assert torch.equal(alone.image, batch.image[:1])
+    assert next(loader(folder).batches(0)).image_row is None  # each pair has an augmentation of its own
+
+
+def test_an_order_that_cannot_be_is_an_error(make_shards: Make) -> None:
+    with pytest.raises(DataError, match="data.block=0 1 or more"):
+        loader(make_shards(), block=0)
+
+
 def test_before_training_a_truncated_picture_is_named(make_shards: Make) -> None:
     folder = make_shards(change=lambda i, m: m | {"jpg": m["jpg"][:-60]} if i == 6 else m)
     with pytest.raises(DataError, match=r"shard-000001\.tar: 00006: undecodable picture.*\n.*max_bad_share"):

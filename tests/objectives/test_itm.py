@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlp.objectives.itm import matching_loss
-from vlp.objectives.negatives import sample_negatives
+from vlp.objectives.negatives import sample_negatives, text_similarity
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,3 +47,22 @@ def test_scores_that_underflow_still_give_a_legal_negative() -> None:
 def test_rows_without_a_stranger_are_marked() -> None:
     _, allowed = sample_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]))
     assert not allowed.any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 10), st.integers(0, 10_000))
+def test_similar_texts_share_rare_words(rows: int, length: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 12, (rows, length), generator=g)
+    words = torch.rand(rows, length, generator=g) < 0.7
+    sets = [{i for i, w in zip(a, b, strict=True) if w} for a, b in zip(ids.tolist(), words.tolist(), strict=True)]
+    rarity = {i: math.log(rows / sum(i in s for s in sets)) for s in sets for i in s}
+
+    def dot(a: set[int], b: set[int]) -> float:
+        return sum(rarity[i] ** 2 for i in a & b)
+
+    got = text_similarity(ids, words)
+    for i, a in enumerate(sets):
+        for j, b in enumerate(sets):
+            norms = math.sqrt(dot(a, a) * dot(b, b))
+            assert abs(float(got[i, j]) - (dot(a, b) / norms if norms else 0.0)) < 1e-5

@@ -55,3 +55,22 @@ def test_too_many_layers_is_an_error(folder: Path) -> None:
 def test_missing_folder_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors do not exist"):
         ours(tmp_path, 2)
+
+
+def test_frozen_layers_stay_and_drop_nothing(folder: Path) -> None:
+    text = BertText(
+        vocab_size=60, width=32, layers=4, heads=4, hidden=48, max_positions=16, weights=str(folder), frozen_layers=2
+    ).train()
+    b = batch()
+    text(b.text_ids, b.text_mask).tokens.sum().backward()
+    trained = {name.split(".")[1] for name, p in text.named_parameters() if p.grad is not None}
+    assert trained == {"2", "3"}
+    assert {n.split(".")[1] for n, p in text.named_parameters() if n.startswith("layers") and p.requires_grad} == {
+        "2",
+        "3",
+    }
+    shorter = ours(folder, 2)
+    seen: list[torch.Tensor] = []
+    text.layers[1].register_forward_hook(lambda _, __, out: seen.append(out))
+    text(b.text_ids, b.text_mask)
+    torch.testing.assert_close(seen[0], shorter(b.text_ids, b.text_mask).tokens[b.text_mask])

@@ -8,7 +8,12 @@ from vlp.types import Batch, Regions, Sample
 
 
 def collate(samples: list[Sample], pad_id: int) -> Batch:
-    """B samples to a Batch. Pictures, features and regions are there when every sample has them."""
+    """B samples to a Batch. Pictures, features and regions are there when every sample has them; samples that share
+    the tensors of one picture (the dataset gives them so to neighbours) share its row."""
+    textual = all(part is None for s in samples for part in (s.image, s.features, s.regions))
+    shared: dict[tuple[int, int, int], int] = {}
+    rows = [shared.setdefault((id(s.image), id(s.features), id(s.regions)), len(shared)) for s in samples]
+    pictures = [samples[rows.index(row)] for row in range(len(shared))]
     ids = pad_sequence([torch.tensor(s.text_ids) for s in samples], batch_first=True, padding_value=pad_id)
     lengths = torch.tensor([len(s.text_ids) for s in samples])
     return Batch(
@@ -17,9 +22,10 @@ def collate(samples: list[Sample], pad_id: int) -> Batch:
         word_ids=pad_sequence([torch.tensor(s.word_ids) for s in samples], batch_first=True, padding_value=-1),
         image_id=torch.tensor([s.image_id for s in samples]),
         caption_id=torch.tensor([s.caption_id for s in samples]),
-        image=_stack([s.image for s in samples]),
-        features=_stack([s.features for s in samples]),
-        regions=_regions([s.regions for s in samples]),
+        image=_stack([s.image for s in pictures]),
+        features=_stack([s.features for s in pictures]),
+        regions=_regions([s.regions for s in pictures]),
+        image_row=torch.tensor(rows) if len(shared) < len(samples) and not textual else None,
         keys=[s.key for s in samples],
     )
 

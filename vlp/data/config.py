@@ -16,6 +16,8 @@ class DataConfig:
     image_size: int = 224  # pictures are made square, image_size x image_size pixels
     max_length: int = 30  # longest caption in word pieces, [CLS] and [SEP] included; longer ones are cut
     batch_size: int = 64
+    captions: int = 0  # 0 = an epoch shows every pair; n = every picture, with n of its captions one after another
+    block: int = 1  # so many neighbours in the shards stay together in the order: pictures, or pairs if captions=0
     workers: int = 0  # reading processes a rank; the order is the same for any number
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

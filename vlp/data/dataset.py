@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vlp.data.config import DataConfig
 from vlp.data.errors import BadSampleError, DataError
-from vlp.data.images import augment, decode, looks_whole, normalise, resize
+from vlp.data.images import augment, decode, looks_whole, normalise, resize, swap_sides
 from vlp.data.shards import PICTURES, ShardFolder
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Regions, Sample
@@ -21,6 +22,16 @@ from vlp.types import Regions, Sample
 MAX_CHARACTERS = 10_000  # a longer caption is no caption
 FEATURES = "features.safetensors"
 REGIONS = "regions.safetensors"
+
+
+@dataclass
+class _Look:
+    """A picture as one draw of the augmentation shows it."""
+
+    image: Tensor | None
+    features: Tensor | None
+    regions: Regions | None
+    mirrored: bool
 
 
 class PairDataset:
@@ -34,6 +45,7 @@ class PairDataset:
         self.tokenizer = tokenizer
         self.augmented = train and (config.flip or tuple(config.crop_scale) != (1.0, 1.0))
         self.seed = seed
+        self._last: tuple[tuple[int, ...], _Look] | None = None
 
     def __len__(self) -> int:
         return self.shards.num_captions
@@ -46,14 +58,22 @@ class PairDataset:
     def sample(self, epoch: int, pair: int) -> Sample:
         """One pair as tensors. Raises BadSampleError naming shard, key and cause."""
         shard, row, number = self.shards.locate_pair(pair)
+        return self._sample(shard, row, number, (self.seed, epoch, pair))
+
+    def sample_of(self, epoch: int, picture: int, slot: int) -> Sample:
+        """A picture with caption `slot` of the epoch's order of its captions, which begins anew when it ends.
+
+        The picture is augmented once an epoch, for all slots. Raises BadSampleError naming shard, key and cause.
+        """
+        shard, row = self.shards.locate(picture)
+        order = np.random.default_rng((self.seed, epoch, picture)).permutation(self.shards.captions_of(shard, row))
+        return self._sample(shard, row, int(order[slot % len(order)]), (self.seed, epoch, picture))
+
+    def _sample(self, shard: int, row: int, number: int, seeds: tuple[int, int, int]) -> Sample:
         record = self.record(shard, row)
         caption = record["captions"][number]
-        text = caption["text"]
-        image = features = None
-        if self.config.use_features:
-            features = self._features(shard, row)
-        else:
-            image, text = self._picture(shard, row, text, [self.seed, epoch, pair])
+        look = self._look_again(shard, row, seeds)
+        text = swap_sides(caption["text"]) if look.mirrored else caption["text"]
         ids, words = self.tokenizer(text, self.config.max_length)
         return Sample(
             key=self.shards.key(shard, row),
@@ -61,10 +81,23 @@ class PairDataset:
             caption_id=int(caption["id"]),
             text_ids=ids,
             word_ids=words,
-            image=image,
-            features=features,
-            regions=self._regions(shard, row) if self.config.use_regions else None,
+            image=look.image,
+            features=look.features,
+            regions=look.regions,
         )
+
+    def _look_again(self, shard: int, row: int, seeds: tuple[int, int, int]) -> _Look:
+        """The picture as these seeds show it. The last one is kept: pairs that follow one another share its tensors."""
+        which = (shard, row, *(seeds if self.augmented else ()))
+        if self._last is None or self._last[0] != which:
+            regions = self._regions(shard, row) if self.config.use_regions else None
+            if self.config.use_features:
+                look = _Look(None, self._features(shard, row), regions, mirrored=False)
+            else:
+                image, mirrored = self._picture(shard, row, seeds)
+                look = _Look(image, None, regions, mirrored)
+            self._last = (which, look)
+        return self._last[1]
 
     def picture(self, shard: int, row: int) -> Tensor:
         """The decoded picture, (3, height, width) uint8. Raises BadSampleError."""
@@ -138,11 +171,11 @@ class PairDataset:
                 return
         raise BadSampleError("no picture", self.shards.name(shard, row))
 
-    def _picture(self, shard: int, row: int, text: str, seeds: list[int]) -> tuple[Tensor, str]:
-        picture = self.picture(shard, row)
+    def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool]:
+        picture, mirrored = self.picture(shard, row), False
         if self.augmented:
-            picture, text = augment(picture, text, self.config, np.random.default_rng(seeds))
-        return normalise(resize(picture, self.config.image_size), self.config), text
+            picture, mirrored = augment(picture, self.config, np.random.default_rng(seeds))
+        return normalise(resize(picture, self.config.image_size), self.config), mirrored
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> dict[str, Tensor]:
         data, place = self.shards.read(shard, row, suffix), self.shards.name(shard, row)

@@ -63,16 +63,12 @@ class EvaluationSet:
         return collate(samples, self.dataset.tokenizer.pad_id)
 
     def _image(self, image: int) -> Sample:
-        shard, row = self.dataset.shards.locate(image)
         try:
-            sample = self.dataset.sample(0, int(self.dataset.shards.first_caption[shard]) + self._first(shard, row))
+            sample = self.dataset.sample_of(0, image, 0)
         except BadSampleError as error:
             raise DataError(f"{error}; an evaluation needs every picture of its set") from error
         cls = self.dataset.tokenizer.cls_id
         return replace(sample, image_id=image, caption_id=-1, text_ids=[cls], word_ids=[-1])
-
-    def _first(self, shard: int, row: int) -> int:
-        return int(self.dataset.shards.table(shard)[:row, 0].sum())
 
     def _text(self, number: int) -> Sample:
         ids, words = self._tokens[number]

@@ -65,15 +65,14 @@ def _scales(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Te
     return torch.tensor(mean).view(3, 1, 1) * 255, torch.tensor(std).view(3, 1, 1) * 255
 
 
-def augment(picture: Tensor, text: str, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, str]:
-    """The training transform: random resized crop, and a mirror that swaps left and right in the caption too."""
+def augment(picture: Tensor, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, bool]:
+    """The training transform, random resized crop and mirror; whether it mirrored, which captions must follow."""
     if config.crop_scale != (1.0, 1.0):
         top, left, height, width = _crop(picture, config.crop_scale, random)
         picture = picture[:, top : top + height, left : left + width]
     picture = resize(picture, config.image_size)
-    if config.flip and random.random() < 0.5:
-        picture, text = picture.flip(2), swap_sides(text)
-    return picture, text
+    mirrored = config.flip and random.random() < 0.5
+    return (picture.flip(2) if mirrored else picture), mirrored
 
 
 def _crop(picture: Tensor, scale: tuple[float, float], random: np.random.Generator) -> tuple[int, int, int, int]:

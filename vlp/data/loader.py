@@ -32,9 +32,12 @@ class _Reader:
         self.seed = seed
 
     def __getitem__(self, position: int) -> Sample | BadSampleError:
-        epoch, pair = sample_at(len(self.dataset), self.seed, position)
+        captions, block = self.dataset.config.captions, self.dataset.config.block
         try:
-            return self.dataset.sample(epoch, pair)
+            if not captions:
+                return self.dataset.sample(*sample_at(len(self.dataset), self.seed, position, block))
+            turn, slot = divmod(position, captions)
+            return self.dataset.sample_of(*sample_at(self.dataset.num_pictures, self.seed, turn, block), slot)
         except BadSampleError as error:
             return error
 
@@ -92,6 +95,8 @@ class TrainLoader:
             raise DataError(
                 f"data.batch_size={config.batch_size} does not divide by {world} ranks x {accumulate} micro batches"
             )
+        if config.captions < 0 or config.block < 1:
+            raise DataError(f"data.captions={config.captions} must be 0 or more, data.block={config.block} 1 or more")
         dataset.preflight()
         self.config = config
         self.dataset = dataset
@@ -104,8 +109,9 @@ class TrainLoader:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Optimizer steps until every pair has been seen once."""
-        return len(self.dataset) / self.config.batch_size
+        """Optimizer steps in which every pair is shown once, or every picture with `captions` of its captions."""
+        pairs = self.dataset.num_pictures * self.config.captions if self.config.captions else len(self.dataset)
+        return pairs / self.config.batch_size
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""

@@ -8,14 +8,22 @@ from numpy.typing import NDArray
 
 @lru_cache(maxsize=2)
 def permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of `count` samples in an epoch. 8 bytes a sample, two epochs kept a process."""
+    """The order of `count` blocks in an epoch. 8 bytes a block, two epochs kept a process."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
-def sample_at(count: int, seed: int, position: int) -> tuple[int, int]:
-    """(epoch, sample) at a global position; positions run on through the epochs, each a fresh permutation."""
+def sample_at(count: int, seed: int, position: int, block: int = 1) -> tuple[int, int]:
+    """(epoch, sample) at a global position; positions run on through the epochs, each a fresh permutation.
+
+    With `block` > 1 it is blocks of so many neighbours that are permuted: neighbours stay together. The samples that
+    fill no block end the epoch.
+    """
     epoch, place = divmod(position, count)
-    return epoch, int(permutation(count, seed, epoch)[place])
+    whole = count // block
+    if place >= whole * block:
+        return epoch, place
+    number, inside = divmod(place, block)
+    return epoch, int(permutation(whole, seed, epoch)[number]) * block + inside
 
 
 def positions(step: int, micro: int, *, batch_size: int, accumulate: int, rank: int, world: int) -> range:

@@ -212,6 +212,10 @@ class ShardFolder:
         row = int(np.searchsorted(ends, place, side="right"))
         return shard, row, place - (int(ends[row - 1]) if row else 0)
 
+    def captions_of(self, shard: int, row: int) -> int:
+        """How many captions a picture has."""
+        return int(self.table(shard)[row, 0])
+
     def has(self, shard: int, row: int, suffix: str) -> bool:
         """Whether the sample has this member."""
         return self._place(shard, row, suffix)[0] >= 0

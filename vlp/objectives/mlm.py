@@ -123,5 +123,5 @@ class MLM(nn.Module):
 def _predict(view: View, head: nn.Module, masked: Masked) -> Tensor:
     """(M, V) logits at the masked positions, in row order."""
     text: Stream = view.model.encode_text(masked.ids, view.batch.text_mask)
-    tokens = view.model.fusion.read(text, view.prepared, None, masked.positions)  # type: ignore[union-attr, operator]
+    tokens = view.model.fusion.read(text, view.prepared, view.batch.image_row, masked.positions)  # type: ignore[union-attr, operator]
     return cast(Tensor, head(tokens, view.model.text.embeddings.word.weight))  # type: ignore[union-attr]

@@ -63,6 +63,40 @@ class RandomNegatives:
         return _rows(own, own, [(own, image, allowed) for image, allowed in drawn])
 
 
+@dataclass(frozen=True, kw_only=True)
+class SimilarTextNegatives:
+    """Each text with its own image, then `each` images whose captions are like it, for models without embeddings.
+
+    Images are drawn from softmax(sharpness * similarity of their captions to the text), so that a pair cannot be told
+    wrong by its subject alone. `sharpness` 0 draws uniformly.
+    """
+
+    each: int = 1
+    sharpness: float = 10.0
+
+    def rows(self, view: View) -> Rows:
+        """(1 + each) B rows."""
+        ids, batch = view.batch.image_id, view.batch
+        scores = self.sharpness * text_similarity(batch.text_ids, batch.word_ids >= 0)
+        own = torch.arange(len(ids), device=ids.device)
+        drawn = [sample_negatives(scores, ids) for _ in range(self.each)]
+        return _rows(own, own, [(own, image, allowed) for image, allowed in drawn])
+
+
+def text_similarity(text_ids: Tensor, words: Tensor) -> Tensor:
+    """(B, B) cosines between captions (B, L) as sets of word pieces, each weighing log(B / captions that have it).
+
+    `words` (B, L) bool marks what counts as a word. Memory: B * (distinct words of the batch) floats.
+    """
+    distinct, place = torch.unique(text_ids, return_inverse=True)
+    found = torch.zeros(len(text_ids), len(distinct), device=text_ids.device)
+    found.scatter_add_(1, place, words.float())
+    found = found.clamp(max=1)
+    weights = torch.log(len(found) / found.sum(0).clamp(min=1))
+    vectors = F.normalize(found * weights, dim=1)
+    return vectors @ vectors.T
+
+
 def _local_start(view: View) -> int:
     """Where this rank's rows begin among the gathered candidates."""
     import torch.distributed as dist

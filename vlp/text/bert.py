@@ -37,6 +37,7 @@ class BertText(nn.Module):
 
     `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT; its embeddings and its layers
     [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
+    With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class BertText(nn.Module):
         max_positions: int = 512,
         dropout: float = 0.1,
         weights: str | None = None,
+        frozen_layers: int = 0,
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
         self.width = width
+        self.frozen_layers = frozen_layers
         self.vocab_size = vocab_size
         self.checkpointing = False
         self.embeddings = BertEmbeddings(
@@ -66,6 +69,18 @@ class BertText(nn.Module):
         if weights is not None:
             state = read_bert(weights)
             self.load_state_dict(bert_embeddings(state) | bert_layers(state, 0, layers))
+        for part in self._frozen():
+            part.requires_grad_(False)
+
+    def _frozen(self) -> list[nn.Module]:
+        return [self.embeddings, *self.layers[: self.frozen_layers]] if self.frozen_layers else []
+
+    def train(self, mode: bool = True) -> "BertText":
+        """Frozen layers stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
 
     def forward(self, ids: Tensor, mask: Tensor) -> Stream:
         """(B, L) ids and mask to a stream."""
