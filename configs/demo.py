@@ -9,9 +9,12 @@ ALBEF and ViLT at width 96 with 48 px pictures, nine patches of 16 px. What to e
 """
 
 from configs import parts
+from vlp.config import lazy
 from vlp.data.config import DataConfig
 from vlp.engine.optim import OptimConfig
 from vlp.engine.run import RunConfig
+from vlp.objectives.itm import ITM
+from vlp.objectives.negatives import HardNegatives, SimilarTextNegatives
 from vlp.retrieval.config import EvaluationConfig
 from vlp.training import TrainConfig
 
@@ -19,21 +22,25 @@ WORLD = {"vocab_size": 160, "mask_id": 4, "first_word_id": 5}
 WIDTH = 96
 
 
-def _data(batch_size: int) -> DataConfig:
+def _data() -> DataConfig:
     return DataConfig(
         train="runs/demo/world/train",
         val="runs/demo/world/val",
         image_size=48,
         max_length=40,
-        batch_size=batch_size,
+        batch_size=32,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     )
 
 
+# Matching comes second. Until a cross-attention has learned from masked words to find what a word means, hard negatives
+# teach it nothing, and they are two thirds of a step; after it, matching is learned in a hundred steps (decisions.md).
+
+
 def two_stream_pretrain() -> TrainConfig:
-    """ITC, ITM with hard negatives, MLM. No teacher: from random weights at this learning rate its slow candidates
-    let the embeddings collapse (docs/decisions.md); `configs/systems/albef.py` has it."""
+    """ITC and MLM. No teacher: from random weights at this learning rate its slow candidates let the embeddings
+    collapse (docs/decisions.md); `configs/systems/albef.py` has it, and ITM from the first step."""
     model, objectives, _ = parts.two_stream(
         vit="vit_tiny_patch16_224",
         image_size=48,
@@ -47,30 +54,30 @@ def two_stream_pretrain() -> TrainConfig:
         max_positions=48,
         dropout=0.0,
         mask_share=0.4,
+        mean_pool=True,
     )
     return TrainConfig(
         model=model,
-        objectives=objectives,
-        data=_data(32),
+        objectives={name: objectives[name] for name in ("itc", "mlm")},
+        data=_data(),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/two_stream", steps=1800, checkpoint_every=300),
+        run=RunConfig(out="runs/demo/two_stream", steps=2200, checkpoint_every=500),
         evaluation=EvaluationConfig(k=0),
     )
 
 
 def two_stream_finetune() -> TrainConfig:
-    """ITC and ITM alone."""
+    """ITC, and ITM with hard negatives."""
     run = two_stream_pretrain()
-    run.objectives = {name: run.objectives[name] for name in ("itc", "itm")}
-    run.data = _data(64)
-    run.optim = OptimConfig(lr=5e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=500, checkpoint_every=250)
+    run.objectives = {"itc": run.objectives["itc"], "itm": lazy(ITM)(negatives=lazy(HardNegatives)())}
+    run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1500, checkpoint_every=500)
     run.evaluation = EvaluationConfig(k=32)
     return run
 
 
 def one_stream_pretrain() -> TrainConfig:
-    """ITM, MLM and word-patch alignment."""
+    """MLM alone; `configs/systems/vilt.py` has ITM and word-patch alignment beside it."""
     model, objectives = parts.one_stream(
         image_size=48,
         patch=16,
@@ -84,19 +91,21 @@ def one_stream_pretrain() -> TrainConfig:
     )
     return TrainConfig(
         model=model,
-        objectives=objectives,
-        data=_data(32),
+        objectives={"mlm": objectives["mlm"]},
+        data=_data(),
         optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/one_stream", steps=1500, checkpoint_every=300),
+        run=RunConfig(out="runs/demo/one_stream", steps=2500, checkpoint_every=500),
         evaluation=EvaluationConfig(limit=20),
     )
 
 
 def one_stream_finetune() -> TrainConfig:
-    """ITM alone, against several other pictures."""
+    """ITM against pictures whose captions are alike. Twins come in one batch: random pictures are told apart by their
+    backgrounds and colours alone, and a model that has only met those sees no more."""
     run = one_stream_pretrain()
-    run.objectives = {"itm": run.objectives["itm"]}
-    run.optim = OptimConfig(lr=5e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=600, checkpoint_every=300)
+    run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)(each=2, sharpness=15.0))}
+    run.data.captions, run.data.block = 1, 4
+    run.optim = OptimConfig(lr=1e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=2000, checkpoint_every=500)
     run.evaluation = EvaluationConfig(limit=100)
     return run

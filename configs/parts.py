@@ -11,6 +11,7 @@ from vlp.objectives.itc import ITC
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
 from vlp.objectives.negatives import HardNegatives, RandomNegatives
+from vlp.pooling.tokens import ClsMeanPool
 from vlp.similarity.cosine import CosineSimilarity
 from vlp.similarity.matching import MatchingHead
 from vlp.teacher import Teacher
@@ -39,9 +40,12 @@ def two_stream(
     momentum: float = 0.995,
     whole_words: bool = False,
     mask_share: float = 0.15,
+    mean_pool: bool = False,
 ) -> tuple[Any, dict[str, Any], Any]:
-    """ALBEF's wiring: (model, objectives, teacher)."""
+    """ALBEF's wiring: (model, objectives, teacher). `mean_pool`: ITC reads the mean of the tokens beside [CLS]."""
     words = vocabulary or BERT_IDS
+    pools = {"image_pool": lazy(ClsMeanPool)(), "text_pool": lazy(ClsMeanPool)()} if mean_pool else {}
+    pooled = width * (1 + mean_pool)
     model = lazy(VLModel)(
         vision=lazy(TimmViT)(name=vit, image_size=image_size, options=vit_options),
         text=lazy(BertText)(
@@ -61,7 +65,7 @@ def two_stream(
             dropout=dropout,
         ),
         similarities={
-            "itc": lazy(CosineSimilarity)(image_width=width, text_width=width, embed_dim=embed_dim),
+            "itc": lazy(CosineSimilarity)(image_width=pooled, text_width=pooled, embed_dim=embed_dim, **pools),
             "itm": lazy(MatchingHead)(width=width),
         },
     )

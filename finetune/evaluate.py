@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mix", type=float, help="re-rank by itm log-odds + MIX * itc logit")
     parser.add_argument("--full", action="store_true", help="score every pair with the fused head")
     parser.add_argument("--first-stage", type=Path, help="another checkpoint whose itc makes the shortlist")
+    parser.add_argument(
+        "--features", action="store_true", help="read cached tokens, made by `vlp data features` with this prefix"
+    )
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument(
         "--fold", type=int, help="also report folds of this many pictures of the first stage (COCO: 1000)"
@@ -51,12 +54,12 @@ def main(args: argparse.Namespace) -> int:
     given = {"k": args.k, "wanted_ceiling": args.ceiling, "mix": args.mix, "limit": args.limit}
     given |= {"batch_size": args.batch_size, "full": args.full or (settings.full and args.first_stage is None)}
     settings = replace(settings, **{"limit": None} | {k: v for k, v in given.items() if v is not None})
-    data = replace(config.data, use_features=False)
+    data = replace(config.data, use_features=args.features)
     dataset = EvaluationSet(data, args.data, tokenizer, settings.limit)
     first_stage = None
     if args.first_stage is not None:
         other, other_config, other_tokenizer = load_model(args.first_stage)
-        other_data = replace(other_config.data, use_features=False)
+        other_data = replace(other_config.data, use_features=args.features)
         first_stage = (other.to(device), EvaluationSet(other_data, args.data, other_tokenizer, settings.limit))
     with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
         report = evaluate(model.to(device), dataset, settings, device, first_stage)

@@ -11,9 +11,10 @@ from data_tools.world.twins import Difference
 
 CAPTIONS = 5
 TELLING = 4  # of the five captions of a twin, those that are false of the other twin
-BITS = {1: 10.5, 2: 14.0}  # a caption of so many things says at least so much: one picture in 2 ** BITS fits it
-BITS_OF_MANY = 16.0
-MAX_WORDS = 24
+BITS = {1: 10.5, 2: 18.0}  # a caption of so many things says at least so much: one picture in 2 ** BITS fits it
+BITS_OF_MANY = 22.0
+BITS_FOR_COUNTS = 5.0  # a caption that counts may say so much less
+MAX_WORDS = 30
 MAX_TRIES = 2000
 
 
@@ -38,7 +39,7 @@ def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Differ
     for _ in range(MAX_TRIES):
         telling = twin is not None and len(made) < TELLING
         facts = draw_facts(scene, random, by if telling else None)
-        if facts.bits() < bits_of(scene) or facts.mentioned() in mentioned:
+        if facts.bits() < bits_of(scene, bool(facts.counts)) or facts.mentioned() in mentioned:
             continue
         if telling and twin is not None and matches(twin, facts):
             continue
@@ -53,9 +54,9 @@ def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Differ
     raise AssertionError(f"the grammar finds no {CAPTIONS} captions for {scene}")
 
 
-def bits_of(scene: Scene) -> float:
-    """What a caption of this scene must say at least: a single thing has less to tell."""
-    return BITS.get(len(scene.things), BITS_OF_MANY)
+def bits_of(scene: Scene, counting: bool = False) -> float:
+    """What a caption of this scene must say at least: a single thing has less to tell, and numbers say little."""
+    return BITS.get(len(scene.things), BITS_OF_MANY) - BITS_FOR_COUNTS * counting
 
 
 # ---------------------------------------------------------------- what to say
@@ -63,7 +64,7 @@ def bits_of(scene: Scene) -> float:
 
 def draw_facts(scene: Scene, random: Random, by: Difference | None = None) -> Facts:
     """Facts of a scene that say enough; `by` is a difference that they should touch."""
-    facts = _counted(scene, random) if by is None and random.random() < 0.25 else Facts()
+    facts = _counted(scene, random) if by is None and random.random() < 0.4 else Facts()
     objects = _choose(scene, random, facts, by)
     specs = tuple(_spec(scene, i, random, by) for i in objects)
     facts = replace(facts, specs=specs, objects=objects)
@@ -92,7 +93,7 @@ def _choose(scene: Scene, random: Random, facts: Facts, by: Difference | None) -
     free = [i for i in range(len(scene.things)) if i not in taken and i not in first]
     random.shuffle(free)
     random.shuffle(first)
-    number = random.choice((0, 1, 1, 2)) if facts.counts else random.choice((2, 2, 3, 3, 4))
+    number = random.choice((1, 2, 2, 3)) if facts.counts else random.choice((2, 2, 3, 3, 4))
     return tuple([*first, *free][: max(number, len(first))])
 
 
@@ -130,7 +131,7 @@ def _say_enough(facts: Facts, scene: Scene, random: Random) -> Facts:
     random.shuffle(details)
     details += [(k, "place") for k in range(len(facts.specs))]
     for k, name in details:
-        if facts.bits() >= bits_of(scene):
+        if facts.bits() >= bits_of(scene, bool(facts.counts)):
             break
         facts = _add(facts, scene, k, name)
     return facts

@@ -13,11 +13,21 @@ from vlp.layers.packing import Packing
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """(B, H, L, d) queries over (B, H, N, d) keys and values.
 
-    On a CPU in fp32: its bf16 kernel's backward is 15 times slower than the fp32 one (docs/decisions.md).
+    In bf16 on a CPU by plain products: the fused kernel's backward is many times slower there (docs/decisions.md).
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        q, k, v = q.float(), k.float(), v.float()
+        return _attend_plainly(q, k, v, mask, dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """The same by two products of contiguous matrices, with the softmax in fp32."""
+    q, k, v = (x.contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
+    scores = q @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+    return (F.dropout(weights, dropout) if dropout else weights) @ v
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:
