@@ -8,6 +8,8 @@
 ALBEF and ViLT at width 96 with 48 px pictures, nine patches of 16 px. What to expect: README, "Two commands".
 """
 
+from typing import Any
+
 from configs import parts
 from vlp.config import lazy
 from vlp.data.config import DataConfig
@@ -34,14 +36,9 @@ def _data() -> DataConfig:
     )
 
 
-# Matching comes second. Until a cross-attention has learned from masked words to find what a word means, hard negatives
-# teach it nothing, and they are two thirds of a step; after it, matching is learned in a hundred steps (decisions.md).
-
-
-def two_stream_pretrain() -> TrainConfig:
-    """ITC and MLM. No teacher: from random weights at this learning rate its slow candidates let the embeddings
-    collapse (docs/decisions.md); `configs/systems/albef.py` has it, and ITM from the first step."""
-    model, objectives, _ = parts.two_stream(
+def two_stream_parts() -> tuple[Any, dict[str, Any], Any]:
+    """ALBEF's model, objectives and teacher at width 96."""
+    return parts.two_stream(
         vit="vit_tiny_patch16_224",
         image_size=48,
         width=WIDTH,
@@ -56,6 +53,31 @@ def two_stream_pretrain() -> TrainConfig:
         mask_share=0.4,
         mean_pool=True,
     )
+
+
+def one_stream_parts() -> tuple[Any, dict[str, Any]]:
+    """ViLT's model and objectives at width 96."""
+    return parts.one_stream(
+        image_size=48,
+        patch=16,
+        width=WIDTH,
+        layers=4,
+        heads=4,
+        vocabulary=WORLD,
+        max_positions=48,
+        dropout=0.0,
+        mask_share=0.4,
+    )
+
+
+# Matching comes second. Until a cross-attention has learned from masked words to find what a word means, hard negatives
+# teach it nothing, and they are two thirds of a step; after it, matching is learned in a hundred steps (decisions.md).
+
+
+def two_stream_pretrain() -> TrainConfig:
+    """ITC and MLM. No teacher: from random weights at this learning rate its slow candidates let the embeddings
+    collapse (docs/decisions.md); `configs/systems/albef.py` has it, and ITM from the first step."""
+    model, objectives, _ = two_stream_parts()
     return TrainConfig(
         model=model,
         objectives={name: objectives[name] for name in ("itc", "mlm")},
@@ -78,17 +100,7 @@ def two_stream_finetune() -> TrainConfig:
 
 def one_stream_pretrain() -> TrainConfig:
     """MLM alone; `configs/systems/vilt.py` has ITM and word-patch alignment beside it."""
-    model, objectives = parts.one_stream(
-        image_size=48,
-        patch=16,
-        width=WIDTH,
-        layers=4,
-        heads=4,
-        vocabulary=WORLD,
-        max_positions=48,
-        dropout=0.0,
-        mask_share=0.4,
-    )
+    model, objectives = one_stream_parts()
     return TrainConfig(
         model=model,
         objectives={"mlm": objectives["mlm"]},

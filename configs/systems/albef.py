@@ -40,6 +40,8 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world, for a laptop."""
-    from configs.demo import two_stream_pretrain
+    from configs import demo
 
-    return two_stream_pretrain()
+    run = demo.two_stream_pretrain()
+    run.model, run.objectives, run.teacher = demo.two_stream_parts()
+    return run

@@ -43,6 +43,8 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world, for a laptop."""
-    from configs.demo import one_stream_pretrain
+    from configs import demo
 
-    return one_stream_pretrain()
+    run = demo.one_stream_pretrain()
+    run.model, run.objectives = demo.one_stream_parts()
+    return run
