@@ -115,7 +115,7 @@ def one_stream_finetune() -> TrainConfig:
     """ITM against pictures whose captions are alike. Twins come in one batch: random pictures are told apart by their
     backgrounds and colours alone, and a model that has only met those sees no more."""
     run = one_stream_pretrain()
-    run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)(each=2, sharpness=15.0))}
+    run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)())}
     run.data.captions, run.data.block = 1, 4
     run.optim = OptimConfig(lr=1e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
     run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=2000, checkpoint_every=500)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from vlp.config import lazy
+from vlp.data.mock import mock_regions
 from vlp.fusion.cross import CrossFusion
 from vlp.fusion.one_stream import OneStream
 from vlp.model import VLModel
@@ -17,7 +18,7 @@ from vlp.similarity.cosine import CosineSimilarity
 from vlp.similarity.matching import MatchingHead
 from vlp.teacher import Teacher
 from vlp.text.bert import BertText
-from vlp.types import Batch
+from vlp.types import Batch, Regions
 from vlp.vision.patches import LinearPatches
 from vlp.vision.vit import TimmViT
 
@@ -83,3 +84,10 @@ def one_stream(dropout: float = 0.0) -> dict[str, Any]:
             "wpa": lazy(WordPatchAlignment)(negatives=lazy(RandomNegatives)()),
         },
     }
+
+
+def regions(count: int, most: int, width: int, classes: int, seed: int = 0) -> Regions:
+    """Random regions, ragged, with content under the mask that must not matter."""
+    made = mock_regions(count, most, width, classes, torch.Generator().manual_seed(seed))
+    assert made.mask.any(1).all()
+    return made

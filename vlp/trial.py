@@ -1,7 +1,7 @@
 """`--dry-run` of a task: parameters of each part, and one forward and backward on a mock batch."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from vlp.task import Task
 from vlp.types import Batch
 
 CPU_BATCH = 8  # a CPU need not wade through a GPU's batch; a GPU tries the true size, which shows a lack of memory
+MOCK_REGIONS = 36  # regions of a picture in a trial: what bottom-up attention gives
 
 
 def try_task(
@@ -48,10 +49,14 @@ def parts_of(task: Task) -> dict[str, nn.Module]:
 
 def trial_batch(task: Task, data: DataConfig, size: int, vocab_size: int, seed: int) -> Batch:
     """A mock batch as the task's data would be: pictures, or the cached features that its vision part makes of them."""
+    vision: Any = task.model.vision
+    if data.use_regions and not data.use_pictures:
+        classes = max((cast(int, getattr(o, "classes", 1)) for o in task.objectives.values()), default=1)
+        shape = (MOCK_REGIONS, vision.feature_width, classes)
+        return mock_batch(size, data.image_size, data.max_length, vocab_size, seed, regions=shape)
     batch = mock_batch(size, data.image_size, data.max_length, vocab_size, seed)
     if not data.use_features:
         return batch
-    vision: Any = task.model.vision
     assert batch.image is not None
     with torch.no_grad():
         features = vision.prefix(batch.image.to(next(vision.parameters()).device))

@@ -25,6 +25,7 @@ class Regions:
     boxes: Tensor  # (B, R, 4) float, x1 y1 x2 y2 as shares of width and height
     class_probs: Tensor  # (B, R, K) float, rows sum to 1
     mask: Tensor  # (B, R) bool
+    hidden: Tensor | None = None  # (B, R) bool: features that an objective hides from the model
 
 
 @dataclass

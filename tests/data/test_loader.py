@@ -187,6 +187,23 @@ def test_an_evaluation_without_cached_tokens_reads_the_pictures(make_shards: Mak
     assert batch.image.shape == (4, 3, 16, 16)
 
 
+def test_a_model_of_regions_needs_no_pictures(make_shards: Make) -> None:
+    def add(i: int, members: dict[str, bytes]) -> dict[str, bytes]:
+        tensors = {
+            "features": torch.full((2, 5), float(i)),
+            "boxes": torch.zeros(2, 4),
+            "class_probs": torch.ones(2, 2),
+        }
+        return {"json": members["json"], "regions.safetensors": save(tensors)}
+
+    folder = make_shards(count=10, change=add)
+    with pytest.raises(DataError, match=r"00000: no picture"):
+        loader(folder, use_regions=True)
+    batch = next(loader(folder, use_regions=True, use_pictures=False).batches(0))
+    assert batch.image is None
+    assert torch.equal(batch.regions.features[:, 0, 0].long(), batch.image_id)
+
+
 def test_pinning_reaches_every_tensor_of_a_batch(make_shards: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)

@@ -93,6 +93,8 @@ class PairDataset:
             regions = self._regions(shard, row) if self.config.use_regions else None
             if self.config.use_features:
                 look = _Look(None, self._features(shard, row), regions, mirrored=False)
+            elif not self.config.use_pictures:
+                look = _Look(None, None, regions, mirrored=False)
             else:
                 image, mirrored = self._picture(shard, row, seeds)
                 look = _Look(image, None, regions, mirrored)
@@ -148,10 +150,10 @@ class PairDataset:
                 self._look_at_tensors(shard, row, REGIONS, deep)
             if self.config.use_features:
                 self._look_at_tensors(shard, row, FEATURES, deep)
-                return None
-            self._look_at_end(shard, row)
-            if deep:
-                self.picture(shard, row)
+            elif self.config.use_pictures:
+                self._look_at_end(shard, row)
+                if deep:
+                    self.picture(shard, row)
         except BadSampleError as error:
             return error
         return None

@@ -2,7 +2,7 @@
 
 import torch
 
-from vlp.types import Batch
+from vlp.types import Batch, Regions
 
 # Lengths in BERT pieces, [CLS] and [SEP] included, of 29,000 Flickr30K captions: mean 14.4.
 QUANTILES = ((0.0, 8), (0.05, 10), (0.5, 14), (0.95, 22), (0.99, 26), (1.0, 38))
@@ -25,14 +25,17 @@ def mock_batch(
     vocab_size: int,
     seed: int = 0,
     features_shape: tuple[int, int] | None = None,
+    regions: tuple[int, int, int] | None = None,
 ) -> Batch:
-    """Random pictures (or cached features of `features_shape` (N, D)) with random captions, one a picture."""
+    """Random pictures (or cached features of `features_shape` (N, D), or `regions` (R, F, K)) with random captions."""
     g = torch.Generator().manual_seed(seed)
     lengths = caption_lengths(batch_size, max_length, g)
     places = torch.arange(int(lengths.max()))[None]
     mask = places < lengths[:, None]
     words = torch.where(mask & (places > 0) & (places < lengths[:, None] - 1), places - 1, -1)
-    pictures = torch.randn(batch_size, 3, image_size, image_size, generator=g) if features_shape is None else None
+    pictures = (
+        torch.randn(batch_size, 3, image_size, image_size, generator=g) if not (features_shape or regions) else None
+    )
     return Batch(
         text_ids=torch.randint(min(5, vocab_size - 1), vocab_size, mask.shape, generator=g) * mask,
         text_mask=mask,
@@ -41,5 +44,18 @@ def mock_batch(
         caption_id=torch.arange(batch_size),
         image=pictures,
         features=None if features_shape is None else torch.randn(batch_size, *features_shape, generator=g),
+        regions=None if regions is None else mock_regions(batch_size, *regions, g),
         keys=[f"mock-{i}" for i in range(batch_size)],
+    )
+
+
+def mock_regions(count: int, most: int, width: int, classes: int, g: torch.Generator) -> Regions:
+    """Regions of `count` pictures, from a half of `most` to `most` in each."""
+    number = torch.randint((most + 1) // 2, most + 1, (count, 1), generator=g)
+    corners = torch.rand(count, most, 2, 2, generator=g).sort(dim=2).values
+    return Regions(
+        features=torch.randn(count, most, width, generator=g),
+        boxes=corners.flatten(2),
+        class_probs=torch.rand(count, most, classes, generator=g).softmax(-1),
+        mask=torch.arange(most)[None] < number,
     )

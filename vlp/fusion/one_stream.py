@@ -1,4 +1,4 @@
-"""One stream: words and patches side by side in one transformer (ViLT, Kim 2021; pre-norm blocks of a ViT)."""
+"""One stream: words and image tokens side by side in one transformer (ViLT, Kim 2021; UNITER, Chen 2020)."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlp.layers.blocks import PreNormBlock, init_transformer
+from vlp.layers.bert_weights import bert_layers, read_bert
+from vlp.layers.blocks import PostNormBlock, PreNormBlock, init_transformer
 from vlp.layers.packing import Packing
 from vlp.types import Fused, Stream
 
@@ -27,22 +28,40 @@ class PreparedTokens:
 
 
 class OneStream(nn.Module):
-    """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] of the text)`."""
+    """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] of the text)`.
+
+    Blocks are a ViT's (norm before, and one at the end), or with `post_norm` BERT's, which may start from `weights`, a
+    Hugging Face BERT folder.
+    """
 
     def __init__(
-        self, *, width: int = 768, layers: int = 12, heads: int = 12, hidden: int | None = None, dropout: float = 0.1
+        self,
+        *,
+        width: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        hidden: int | None = None,
+        dropout: float = 0.1,
+        post_norm: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
+        if weights is not None and not post_norm:
+            raise ValueError("a BERT's weights fit post-norm blocks only; set post_norm=true")
         self.width = width
         self.checkpointing = False
         self.modality = nn.Parameter(torch.empty(2, width))
+        block = PostNormBlock if post_norm else PreNormBlock
         self.layers = nn.ModuleList(
-            PreNormBlock(width=width, heads=heads, hidden=hidden or 4 * width, dropout=dropout) for _ in range(layers)
+            block(width=width, heads=heads, hidden=hidden or 4 * width, dropout=dropout) for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.Identity() if post_norm else nn.LayerNorm(width, eps=1e-6)
         self.pooler = nn.Linear(width, width)
         init_transformer(self, width)
         nn.init.normal_(self.modality, std=0.02)
+        if weights is not None:
+            missing = self.load_state_dict(bert_layers(read_bert(weights), 0, layers), strict=False)
+            assert not missing.unexpected_keys
 
     def prepare(self, image: Stream) -> PreparedTokens:
         """Mark the image tokens as such; the joint layers cannot start before the text is known."""
@@ -65,7 +84,7 @@ class OneStream(nn.Module):
         wanted = torch.zeros_like(mask)
         wanted[:, : positions.shape[1]] = positions
         index = rows.pack(wanted[..., None])[:, 0].nonzero().squeeze(1)
-        last: PreNormBlock = self.layers[-1]  # type: ignore[assignment]
+        last: PreNormBlock | PostNormBlock = self.layers[-1]  # type: ignore[assignment]
         out: Tensor = self.norm(last.read(tokens, rows, index, Packing.of(positions)))
         return out
 

@@ -12,17 +12,20 @@ class WordPatchAlignment(nn.Module):
     """Transport distance of matched pairs down, of the others up: weight * (sum d(pos) - sum d(neg)) / rows.
 
     Needs a fusion that gives back image tokens, and reads the pass of the ITM objective with equal `negatives`.
-    [CLS], [SEP] and the image's class token take no part.
+    [CLS], [SEP] and the first `skip` image tokens (1: a class token; 0: regions) take no part.
     """
 
     whole_rows = True  # the view then computes every token of the matching pass
 
-    def __init__(self, *, negatives: Negatives, weight: float = 0.1, beta: float = 0.5, iterations: int = 50) -> None:
+    def __init__(
+        self, *, negatives: Negatives, weight: float = 0.1, beta: float = 0.5, iterations: int = 50, skip: int = 1
+    ) -> None:
         super().__init__()
         self.negatives = negatives
         self.weight = weight
         self.beta = beta
         self.iterations = iterations
+        self.skip = skip
 
     def forward(self, view: View) -> Loss:
         """Signed mean of the transport distances over the rows."""
@@ -30,9 +33,14 @@ class WordPatchAlignment(nn.Module):
         if fused is None or fused.image is None:
             raise ValueError("word-patch alignment needs a fusion that gives image tokens (OneStream)")
         words = (view.batch.word_ids >= 0).index_select(0, rows.text)
-        patches = fused.image.mask[:, 1:]
+        patches = fused.image.mask[:, self.skip :]
         distance = transport_distance(
-            fused.text.tokens, fused.image.tokens[:, 1:], words, patches, beta=self.beta, iterations=self.iterations
+            fused.text.tokens,
+            fused.image.tokens[:, self.skip :],
+            words,
+            patches,
+            beta=self.beta,
+            iterations=self.iterations,
         )
         value = alignment_loss(distance, rows.label, rows.weight)
         return Loss(value, {"wpa": value.detach(), "wpa_distance": distance[rows.label == 1].mean().detach()})

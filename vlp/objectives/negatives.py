@@ -65,22 +65,22 @@ class RandomNegatives:
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarTextNegatives:
-    """Each text with its own image, then `each` images whose captions are like it, for models without embeddings.
+    """B positives, B hard texts for the images, B hard images for the texts, for models without embeddings.
 
-    Images are drawn from softmax(sharpness * similarity of their captions to the text), so that a pair cannot be told
-    wrong by its subject alone. `sharpness` 0 draws uniformly.
+    Both are drawn from softmax(sharpness * similarity of the captions), so that a pair cannot be told wrong by its
+    subject alone. `sharpness` 0 draws uniformly.
     """
 
-    each: int = 1
-    sharpness: float = 10.0
+    sharpness: float = 15.0
 
     def rows(self, view: View) -> Rows:
-        """(1 + each) B rows."""
+        """3 B rows."""
         ids, batch = view.batch.image_id, view.batch
         scores = self.sharpness * text_similarity(batch.text_ids, batch.word_ids >= 0)
+        text, has_text = sample_negatives(scores, ids)
+        image, has_image = sample_negatives(scores, ids)
         own = torch.arange(len(ids), device=ids.device)
-        drawn = [sample_negatives(scores, ids) for _ in range(self.each)]
-        return _rows(own, own, [(own, image, allowed) for image, allowed in drawn])
+        return _rows(own, own, [(text, own, has_text), (own, image, has_image)])
 
 
 def text_similarity(text_ids: Tensor, words: Tensor) -> Tensor:
