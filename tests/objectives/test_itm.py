@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.parts import batch
 from vlp.objectives.itm import matching_loss
-from vlp.objectives.negatives import sample_negatives, text_similarity
+from vlp.objectives.negatives import SimilarTextNegatives, sample_negatives, text_similarity
+from vlp.view import View
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,3 +68,23 @@ def test_similar_texts_share_rare_words(rows: int, length: int, seed: int) -> No
         for j, b in enumerate(sets):
             norms = math.sqrt(dot(a, a) * dot(b, b))
             assert abs(float(got[i, j]) - (dot(a, b) / norms if norms else 0.0)) < 1e-5
+
+
+def test_similar_texts_are_drawn_both_ways_and_never_of_the_own_picture() -> None:
+    b = batch(size=6, captions_per_image=1)
+    b.text_ids[1, :4] = torch.tensor([2, 20, 21, 3])
+    b.text_ids[4, :4] = torch.tensor([2, 20, 21, 3])
+    b.word_ids[[1, 4]] = -1
+    b.word_ids[[1, 4], 1:3] = torch.tensor([0, 1])
+    view = View(None, b)  # type: ignore[arg-type]
+    own = torch.arange(6)
+    torch.manual_seed(0)
+    for _ in range(20):
+        rows = SimilarTextNegatives(sharpness=60.0).rows(view)
+        assert rows.label.tolist() == [1] * 6 + [0] * 12
+        assert torch.equal(rows.text, torch.cat([own, rows.text[6:12], own]))
+        assert torch.equal(rows.image, torch.cat([own, own, rows.image[12:]]))
+        assert (rows.text != rows.image)[6:].all()
+        assert (rows.text[7], rows.text[10], rows.image[13], rows.image[16]) == (4, 1, 4, 1)  # the twins in words
+    same = SimilarTextNegatives().rows(View(None, batch(size=4, captions_per_image=4)))  # type: ignore[arg-type]
+    assert same.weight.tolist() == [1.0] * 4 + [0.0] * 8  # one picture alone has no negatives
