@@ -100,8 +100,8 @@ $(DEMO)/one_stream.txt: $(DEMO)/one_stream.trained $(DEMO)/two_stream.trained
 $(DEMO)/hits.png: $(DEMO)/two_stream.txt
 	$(VLP) export $(DEMO)/two_stream_finetuned $(DEMO)/exported
 	$(VLP) search $(DEMO)/exported --images $(WORLD)/test --sheet $@ \
-		"a large red circle and a small blue square" \
-		"three green triangles" \
-		"a yellow ring above a purple cross" \
-		"a striped orange square in the top left corner" \
-		"two red crosses on a black background"
+		"two shapes, a small yellow star left of a large plain yellow star on a checkered background" \
+		"three things, two rings and a large dotted blue square in the middle right on a grey background" \
+		"two objects, a large striped green circle right of a large dotted green cross on a grey background" \
+		"three green things, a small dotted blue triangle and a plain purple cross on a black background" \
+		"four things with an orange cross and a large blue triangle left of a large blue circle on a grainy background"

@@ -94,7 +94,7 @@ def two_stream_finetune() -> TrainConfig:
     run.objectives = {"itc": run.objectives["itc"], "itm": lazy(ITM)(negatives=lazy(HardNegatives)())}
     run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
     run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1500, checkpoint_every=500)
-    run.evaluation = EvaluationConfig(k=32)
+    run.evaluation = EvaluationConfig(k=32, limit=200)  # `vlp evaluate` takes every picture
     return run
 
 
@@ -105,19 +105,18 @@ def one_stream_pretrain() -> TrainConfig:
         model=model,
         objectives={"mlm": objectives["mlm"]},
         data=_data(),
-        optim=OptimConfig(lr=1.5e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
-        run=RunConfig(out="runs/demo/one_stream", steps=2500, checkpoint_every=500),
+        optim=OptimConfig(lr=4e-3, min_lr=1e-5, warmup_steps=100, betas=(0.9, 0.98)),
+        run=RunConfig(out="runs/demo/one_stream", steps=3000, checkpoint_every=500),
         evaluation=EvaluationConfig(limit=20),
     )
 
 
 def one_stream_finetune() -> TrainConfig:
-    """ITM against pictures whose captions are alike. Twins come in one batch: random pictures are told apart by their
+    """ITM against pictures and captions of the batch that are alike in words: random ones are told apart by their
     backgrounds and colours alone, and a model that has only met those sees no more."""
     run = one_stream_pretrain()
     run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)())}
-    run.data.captions, run.data.block = 1, 4
-    run.optim = OptimConfig(lr=1e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=2000, checkpoint_every=500)
-    run.evaluation = EvaluationConfig(limit=100)
+    run.optim = OptimConfig(lr=1.5e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=2200, checkpoint_every=500)
+    run.evaluation = EvaluationConfig(limit=50)
     return run

@@ -94,7 +94,7 @@ def finetune() -> TrainConfig:
     run.objectives = {"itc": lazy(ITC)(), "itm": lazy(ITM)(negatives=lazy(HardNegatives)())}
     run.optim = OptimConfig(lr=5e-4, min_lr=1e-5, warmup_steps=30, lr_scale={"model.vision": 0.2, "model.text": 0.2})
     run.run = RunConfig(out="runs/flickr8k-finetuned", steps=700, precision="bf16", checkpoint_every=100)
-    run.evaluation = EvaluationConfig(k=32, mix=1.0)
+    run.evaluation = EvaluationConfig(k=16, mix=5.0)  # the fused head is overconfident: it has seen few pictures
     return run
 
 
