@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import load
 
 from data_tools import karpathy, synthesize
+from data_tools.world.grammar import MAX_WORDS
 from data_tools.world.sample import SPLITS
 from vlp.data.errors import DataError
 from vlp.data.images import decode
@@ -208,4 +209,4 @@ def test_the_summary_tells_the_ceiling(world: Path) -> None:
     assert summary["train"]["oracle_R@1"] is None
     assert summary["val"]["oracle_R@1"]["pictures"] == 60
     assert summary["val"]["oracle_R@1"]["text_to_image"] >= 85
-    assert 8 <= summary["val"]["words_per_caption"] <= 20
+    assert 12 <= summary["val"]["words_per_caption"] <= MAX_WORDS
