@@ -113,10 +113,11 @@ def one_stream_pretrain() -> TrainConfig:
 
 def one_stream_finetune() -> TrainConfig:
     """ITM against pictures and captions of the batch that are alike in words: random ones are told apart by their
-    backgrounds and colours alone, and a model that has only met those sees no more."""
+    backgrounds and colours alone, and a model that has only met those sees no more. The batch is large to have such."""
     run = one_stream_pretrain()
-    run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)())}
-    run.optim = OptimConfig(lr=1.5e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=2200, checkpoint_every=500)
+    run.data.batch_size = 128
+    run.objectives = {"itm": lazy(ITM)(negatives=lazy(SimilarTextNegatives)(sharpness=30.0))}
+    run.optim = OptimConfig(lr=3e-3, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
+    run.run = RunConfig(out="runs/demo/one_stream_finetuned", steps=550, checkpoint_every=125)
     run.evaluation = EvaluationConfig(limit=50)
     return run
