@@ -20,7 +20,7 @@ def softmax_divergence(predicted: Tensor, features: Tensor) -> Tensor:
 
 
 class MaskedPatches(nn.Module):
-    """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells their features.
+    """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells what they were.
 
     Needs a vision part that hides (`Batch.hidden`) and gives `hidden_features(batch)` (P, N, F) as targets, and a
     fusion that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"

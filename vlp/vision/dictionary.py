@@ -42,14 +42,14 @@ class VisualDictionary(nn.Module):
     def codes(self, batch: Batch) -> Tensor:
         """(P, N) dictionary index of every cell."""
         with torch.no_grad():
-            return nearest(self.grid(batch).tokens.float(), self.entries)
+            return nearest(self.grid(batch).tokens.to(self.entries.dtype), self.entries)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream of entries."""
         cells = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
-        codes = nearest(cells.tokens.detach().float(), self.entries)
+        codes = nearest(cells.tokens.detach().to(self.entries.dtype), self.entries)
         if self.training and batch.hidden is None:
-            self._pending.append((cells.tokens.detach().float().flatten(0, 1), codes.flatten()))
+            self._pending.append((cells.tokens.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
         entries = self.entries[codes].to(cells.tokens.dtype)
         tokens = entries + cells.tokens - cells.tokens.detach()
         if batch.hidden is not None:
@@ -60,7 +60,7 @@ class VisualDictionary(nn.Module):
     def after_step(self) -> None:
         """Move the entries towards the cells that chose them; one that was not chosen stays (Laplace smoothing)."""
         for cells, codes in self._pending:
-            counts = torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(codes, dtype=torch.float32))
+            counts = torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(codes, dtype=self.counts.dtype))
             sums = torch.zeros_like(self.sums).index_add_(0, codes, cells)
             for table in (counts, sums):
                 if world_size() > 1:
