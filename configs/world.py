@@ -20,7 +20,7 @@ ROBERTA: dict[str, Any] = {"vocab_size": 50265, "mask_id": 50264, "first_word_id
 WIDTH, HEADS, LAYERS = 96, 4, 4
 IMAGE, PATCH = 48, 16
 FEATURES, CLASSES = 64, 7  # of the world's regions
-CNN: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 64), "out_indices": (3,)}
+CNN: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64], "out_indices": [3]}
 
 
 def tiny(name: str, model: Any, objectives: dict[str, Any], teacher: Any = None, **data: Any) -> TrainConfig:

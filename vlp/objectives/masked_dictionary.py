@@ -45,6 +45,8 @@ class MaskedDictionary(nn.Module):
             codes, hidden = codes[row], hidden[row]
         states = F.normalize(self.head(fused.image.tokens[hidden]).float(), dim=-1)
         logits = states @ F.normalize(vision.entries, dim=-1).T.to(states.dtype) / self.temperature
-        value = F.cross_entropy(logits, codes[hidden])
+        # Each picture weighs the same however many cells share the drawn entry, so that ranks average to the whole.
+        share = (1 / (hidden.sum(1, keepdim=True) * len(hidden))).expand_as(hidden)[hidden]
+        value = (F.cross_entropy(logits, codes[hidden], reduction="none") * share).sum()
         right = (logits.argmax(1) == codes[hidden]).float().mean()
         return Loss(value, {"mvm": value.detach(), "mvm_accuracy": right.detach()})
