@@ -24,7 +24,7 @@ FLOORS = (
     ("vlp.retrieval",),
     ("vlp.training",),
     ("vlp.interop",),
-    ("vlp", "vlp.cli", "vlp.show_config", "pretrain", "finetune", "configs", "data_tools", "benchmarks"),
+    ("vlp", "vlp.cli", "vlp.show_config", "vlp.systems", "pretrain", "finetune", "configs", "data_tools", "benchmarks"),
 )
 
 # Optional or slow, so imported only inside the function that needs them.
@@ -179,7 +179,9 @@ def test_importing_vlp_imports_nothing_heavy() -> None:
     assert done.stdout.startswith("[] ")
 
 
-@pytest.mark.parametrize("command", ["export", "search", "evaluate", "data synthesize", "data karpathy", "config"])
+@pytest.mark.parametrize(
+    "command", ["export", "search", "evaluate", "data synthesize", "data karpathy", "config", "systems"]
+)
 def test_help_of_every_command_is_light(command: str) -> None:
     code = f"""
 import sys

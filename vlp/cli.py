@@ -49,6 +49,11 @@ COMMANDS = {
         "print a resolved config as JSON",
         "vlp config configs/debug.py optim.lr=3e-4",
     ),
+    "systems": Command(
+        "vlp.systems",
+        "list the published systems, check that they build and train",
+        "vlp systems\nvlp systems --check uniter albef",
+    ),
     "data synthesize": Command(
         "data_tools.synthesize",
         "make the synthetic world",

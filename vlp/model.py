@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from vlp.similarity.cosine import CosineSimilarity
@@ -10,7 +11,12 @@ from vlp.types import Batch, Fused, Stream
 
 
 class VLModel(nn.Module):
-    """Parts in four slots. `similarities` may hold "itc" (indexable) and "itm" (pairwise, on top of the fusion)."""
+    """Parts in four slots. `similarities` may hold "itc" (indexable), "itm" (pairwise, on top of the fusion) and
+    "late".
+
+    With `tags` the words that a detector says of a picture (`Batch.tags`) stand in front of its image tokens, embedded
+    by the text part (`BertText(tags=True)`), so that a picture always brings its own (Oscar, Li 2020).
+    """
 
     def __init__(
         self,
@@ -19,6 +25,7 @@ class VLModel(nn.Module):
         text: nn.Module,
         similarities: dict[str, nn.Module],
         fusion: nn.Module | None = None,
+        tags: bool = False,
     ) -> None:
         super().__init__()
         if "itm" in similarities and fusion is None:
@@ -26,11 +33,20 @@ class VLModel(nn.Module):
         self.vision = vision
         self.text = text
         self.fusion = fusion
+        self.tags = tags
         self.similarities = nn.ModuleDict(similarities)
 
     def encode_image(self, batch: Batch) -> Stream:
         """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
-        return cast(Stream, self.vision(batch))
+        stream = cast(Stream, self.vision(batch))
+        if not self.tags:
+            return stream
+        if batch.tags is None:
+            raise ValueError(
+                "this model reads tags with a picture; set data.use_tags=true and give shards that hold them"
+            )
+        tags = cast(Any, self.text).embed_tags(batch.tags)
+        return Stream(torch.cat([tags.tokens, stream.tokens], 1), torch.cat([tags.mask, stream.mask], 1))
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:
         """(C, L) ids and mask to a stream (C, L, D)."""

@@ -1,10 +1,12 @@
 """What is trained: model, objectives and teacher behind one `forward`, so that DDP and ZeRO see every parameter."""
 
-from typing import cast
+from random import Random
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from vlp.engine.seeds import step_seed
 from vlp.model import VLModel
 from vlp.similarity.cosine import CosineSimilarity
 from vlp.teacher import Teacher
@@ -13,12 +15,31 @@ from vlp.view import View
 
 
 class Task(nn.Module):
-    """`forward(batch)` sums the weighted losses and changes nothing; `after_step()` moves teacher, queue and clamps."""
+    """`forward(batch)` sums the weighted losses and changes nothing; `after_step()` moves teacher, queue and clamps.
 
-    def __init__(self, *, model: VLModel, objectives: dict[str, nn.Module], teacher: Teacher | None = None) -> None:
+    With `mix` each step of the training takes one objective, drawn with these shares from (`mix_seed`, step): all ranks
+    and micro steps take the same, and a resumed run what an unbroken one takes. Parameters that this objective
+    does not read get a gradient of zeros, so that DDP never waits for them; their Adam state decays meanwhile.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: VLModel,
+        objectives: dict[str, nn.Module],
+        teacher: Teacher | None = None,
+        mix: dict[str, float] | None = None,
+        mix_seed: int = 0,
+    ) -> None:
         super().__init__()
         if not objectives:
             raise ValueError("a task needs at least one objective")
+        if mix is not None and (set(mix) != set(objectives) or min(mix.values()) <= 0):
+            raise ValueError(f"mix {mix} must give every objective ({', '.join(objectives)}) a share above 0")
+        self.mix = mix
+        self.mix_seed = mix_seed
+        if mix is not None:
+            self.register_buffer("mix_steps", torch.zeros((), dtype=torch.int64))
         self.model = model
         self.objectives = nn.ModuleDict(objectives)
         self.teacher = teacher
@@ -30,15 +51,31 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """Weighted sum of the objectives on one batch, with every objective's report."""
         view = View(self.model, batch, momentum=self.teacher, whole_rows=self.whole_rows)
-        losses = {name: objective(view) for name, objective in self.objectives.items()}
+        drawn = self.drawn()
+        losses = {name: cast(Loss, self.objectives[name](view)) for name in drawn}
         value = torch.stack([self._weight(name) * loss.value for name, loss in losses.items()]).sum()
+        if len(drawn) < len(self.objectives):
+            value = value + 0.0 * torch.stack([p.reshape(-1)[0] for p in self.parameters() if p.requires_grad]).sum()
         report = {key: v for loss in losses.values() for key, v in loss.report.items()}
         if self.training and self.teacher is not None and self.teacher.has_queue:
             self._remember(view)
         return Loss(value, {"loss": value.detach()} | report)
 
+    def drawn(self) -> list[str]:
+        """The objectives of this step: all, or in training with a mix the one drawn."""
+        if self.mix is None or not self.training:
+            return list(self.objectives)
+        names, shares = zip(*self.mix.items(), strict=True)
+        random = Random(step_seed(self.mix_seed, int(cast(Tensor, self.mix_steps)), 0, 0))
+        return random.choices(names, shares)
+
     def after_step(self) -> None:
-        """Once an optimizer step: momentum update, queue push, temperature clamp."""
+        """Once an optimizer step: momentum update, queue push, dictionaries, the mix's step, temperature clamp."""
+        if self.mix is not None:
+            cast(Tensor, self.mix_steps).add_(1)
+        for part in (*self.model.children(), *self.objectives.values()):
+            if hasattr(part, "after_step"):
+                cast(Any, part).after_step()
         if "itc" in self.model.similarities:
             cast(CosineSimilarity, self.model.similarities["itc"]).clamp()
         if self.teacher is not None:

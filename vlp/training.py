@@ -45,6 +45,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    mix: dict[str, float] | None = None  # shares with which a step draws one objective; None = every step sums them all
     init: str | None = None  # checkpoint, or run folder, whose model weights start this run
 
 
@@ -110,7 +111,8 @@ def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
     torch.manual_seed(config.run.seed)
     parts = {"model": config.model, "objectives": config.objectives, "teacher": config.teacher}
     try:
-        return Task(**build(parts if read_weights else without_weights(parts)))
+        made = build(parts if read_weights else without_weights(parts))
+        return Task(**made, mix=config.mix, mix_seed=config.run.seed)
     except (ValueError, OSError) as error:
         raise ConfigError(f"the config's parts cannot be built: {error}") from error
 

@@ -1,7 +1,7 @@
 """`--dry-run` of a task: parameters of each part, and one forward and backward on a mock batch."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from vlp.types import Batch
 
 CPU_BATCH = 8  # a CPU need not wade through a GPU's batch; a GPU tries the true size, which shows a lack of memory
 MOCK_REGIONS = 36  # regions of a picture in a trial: what bottom-up attention gives
+MOCK_TAGS = 8
 
 
 def try_task(
@@ -50,14 +51,27 @@ def parts_of(task: Task) -> dict[str, nn.Module]:
 def trial_batch(task: Task, data: DataConfig, size: int, vocab_size: int, seed: int) -> Batch:
     """A mock batch as the task's data would be: pictures, or the cached features that its vision part makes of them."""
     vision: Any = task.model.vision
-    if data.use_regions and not data.use_pictures:
-        classes = max((cast(int, getattr(o, "classes", 1)) for o in task.objectives.values()), default=1)
-        shape = (MOCK_REGIONS, vision.feature_width, classes)
-        return mock_batch(size, data.image_size, data.max_length, vocab_size, seed, regions=shape)
-    batch = mock_batch(size, data.image_size, data.max_length, vocab_size, seed)
+    batch = mock_batch(
+        size,
+        data.image_size,
+        data.max_length,
+        vocab_size,
+        seed,
+        regions=_region_shape(task) if data.use_regions else None,
+        pictures=data.use_pictures,
+        tags=MOCK_TAGS if data.use_tags else 0,
+        graph=data.use_graph,
+    )
     if not data.use_features:
         return batch
     assert batch.image is not None
     with torch.no_grad():
         features = vision.prefix(batch.image.to(next(vision.parameters()).device))
     return replace(batch, features=features, image=None)
+
+
+def _region_shape(task: Task) -> tuple[int, int, int]:
+    """Regions, feature width and classes as the first parts that name them take them."""
+    parts: list[Any] = [task.model.vision, *task.objectives.values()]
+    width = next((p.feature_width for p in parts if hasattr(p, "feature_width")), 8)
+    return MOCK_REGIONS, width, next((p.classes for p in parts if hasattr(p, "classes")), 1)

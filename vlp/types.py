@@ -10,7 +10,7 @@ M masked positions
 Masks are boolean and True means present, everywhere.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,27 @@ class Regions:
 
 
 @dataclass
+class Tags:
+    """Words that a detector says of each picture, as text pieces, padded."""
+
+    ids: Tensor  # (P, T) int64
+    mask: Tensor  # (P, T) bool
+
+
+@dataclass
+class Graph:
+    """What the pieces of a caption speak of: the scene graph of a caption, written on its pieces."""
+
+    kind: Tensor  # (B, L) int64: 0 none, 1 object, 2 attribute, 3 relation
+    node: Tensor  # (B, L) int64: number of the graph's node, equal for the pieces of one word or term; -1 none
+    phrase: Tensor  # (B, L) int64: number of the noun phrase, attributes and object together; -1 none
+    region: Tensor  # (B, L) int64: row of the one region that the phrase names; -1 none, unknown or several
+
+
+KINDS = ("none", "object", "attribute", "relation")
+
+
+@dataclass
 class Batch:
     """Raw facts of B image-text pairs. Targets are made by the objective that wants them, on the device."""
 
@@ -40,6 +61,9 @@ class Batch:
     image: Tensor | None = None  # (P, 3, height, width) float, normalised; P = B unless pairs share pictures
     features: Tensor | None = None  # (P, N, D) cached output of a frozen vision prefix, used instead of `image`
     regions: Regions | None = None
+    tags: Tags | None = None
+    graph: Graph | None = None
+    hidden: Tensor | None = None  # (P, N) bool: image tokens that an objective hides, where the vision part can
     image_row: Tensor | None = None  # (B,) int64: the row of image, features and regions that each pair has; None = own
     keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
 
@@ -89,12 +113,14 @@ class Sample:
     image: Tensor | None = None  # (3, height, width) float, normalised
     features: Tensor | None = None  # (N, D)
     regions: Regions | None = None  # without the batch dimension
+    tag_ids: list[int] | None = None
+    graph: list[tuple[int, int, int, int]] | None = None  # kind, node, phrase and region of each piece
 
 
 def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=non_blocking)
-    if isinstance(value, (Batch, Regions)):
+    if is_dataclass(value) and not isinstance(value, type):
         moved = {f.name: _move(getattr(value, f.name), device, non_blocking) for f in fields(value)}
         return replace(value, **moved)
     return value

@@ -95,6 +95,12 @@ class View:
         image, text, ids = self.momentum.with_queue(image, text, ids)
         return Contrast(self.image_embedding, self.text_embedding, image, text, ids, scale)
 
+    def fused_with(self, image: Stream, text: Stream | None = None) -> Fused:
+        """Whole rows of each pair with another form of its picture (or of its caption): hidden parts, other tags."""
+        text = self.text if text is None else text
+        fused = self.model.fuse(text, self.model.prepare_image(image), self.batch.image_row)
+        return fused
+
     def matched(self, negatives: Negatives) -> tuple[Rows, Stream, Fused | None, Tensor]:
         """Rows drawn by `negatives` and their fused pass: (rows, texts, fused, summary (R, D)).
 

@@ -14,12 +14,22 @@ drops out; [SEP] is never masked; the temperature is learned as ln(1 / t). Initi
 `model.vision.weights` (a timm safetensors file) and `model.text.weights`, `model.fusion.weights` (a BERT folder).
 """
 
+from configs.facts import System
 from configs.parts import two_stream
 from vlp.data.config import DataConfig
 from vlp.engine.optim import OptimConfig
 from vlp.engine.run import RunConfig
 from vlp.retrieval.config import EvaluationConfig
 from vlp.training import TrainConfig
+
+SYSTEM = System(
+    name="ALBEF",
+    paper="2107.07651",
+    shape="two streams, text reads image",
+    data="4M or 14M images (COCO, VG, CC3M, SBU, CC12M); pairs",
+    published=209.5,
+    source="the paper's 123.7 + 85.8",
+)
 
 
 def config() -> TrainConfig:

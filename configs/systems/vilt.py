@@ -13,12 +13,22 @@ patch is dropped at random; each positive row has its negative row in the same s
 image id; the MLM decoder is tied to the word embeddings.
 """
 
+from configs.facts import System
 from configs.parts import one_stream
 from vlp.data.config import DataConfig
 from vlp.engine.optim import OptimConfig
 from vlp.engine.run import RunConfig
 from vlp.retrieval.config import EvaluationConfig
 from vlp.training import TrainConfig
+
+SYSTEM = System(
+    name="ViLT",
+    paper="2102.03334",
+    shape="one stream over linear patches",
+    data="4M images (COCO, VG, CC3M, SBU); pairs",
+    published=111.6,
+    source="transformers' retrieval model",
+)
 
 
 def config() -> TrainConfig:

@@ -29,7 +29,8 @@ class Caption:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready record; `span` are characters [start, end) of `text`."""
         phrases = [{"span": [start, end], "objects": list(objects)} for start, end, objects in self.phrases]
-        return {"text": self.text, "phrases": phrases, "facts": self.facts.to_json()}
+        nodes = [{"span": [start, end], "kind": kind} for start, end, kind in words.nodes(self.text)]
+        return {"text": self.text, "phrases": phrases, "nodes": nodes, "facts": self.facts.to_json()}
 
 
 def captions(scene: Scene, random: Random, twin: Scene | None = None, by: Difference | None = None) -> list[Caption]:

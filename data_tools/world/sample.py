@@ -25,7 +25,7 @@ class Settings:
     size: int = 64
     seed: int = 0
     regions: bool = True
-    version: int = 3  # raised when the same settings begin to give other bytes
+    version: int = 4  # raised when the same settings begin to give other bytes
 
     def image_id(self, index: int) -> int:
         """A number that no picture of another split has, whatever the sizes of the splits."""
@@ -56,9 +56,10 @@ def make_sample(settings: Settings, index: int) -> tuple[str, dict[str, bytes]]:
         other = settings.twin(index)
         assert other is not None
         truth["twin"] = {"key": settings.key(other), "image_id": settings.image_id(other)} | difference.to_json()
+    record = {"image_id": image_id, "filename": f"{key}.png", "tags": truth["tags"], "captions": sentences}
     members = {
         "png": encode(pixels),
-        "json": dump({"image_id": image_id, "filename": f"{key}.png", "captions": sentences}),
+        "json": dump(record),
         "truth.json": dump(truth),
         "masks.png": encode(mask),
     }

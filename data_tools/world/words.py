@@ -1,5 +1,6 @@
 """The words of the grammar: synonyms, function words, and the vocabulary that they make."""
 
+import re
 from collections.abc import Iterable
 from random import Random
 from typing import Any
@@ -100,3 +101,19 @@ def locate(place: str, random: Random) -> str:
 def surround(background: str, random: Random) -> str:
     """`on a black background`."""
     return random.choice(BACKGROUND_FRAMES).format(random.choice(BACKGROUND_WORDS[background]))
+
+
+def nodes(text: str) -> list[tuple[int, int, str]]:
+    """The scene graph's nodes in a caption: (start, end, kind) of the words that name shapes, looks and relations."""
+    return [(m.start(), m.end(), str(m.lastgroup)) for m in _NODES.finditer(text)]
+
+
+def _pattern(kind: str, tables: Iterable[Any]) -> str:
+    terms = sorted(set(_strings(tables)), key=lambda term: (-len(term), term))
+    return f"(?P<{kind}>{'|'.join(map(re.escape, terms))})"
+
+
+_RELATIONS = _pattern("relation", (RELATION_WORDS,))
+_OBJECTS = _pattern("object", (SHAPE_WORDS,))
+_LOOKS = _pattern("attribute", (COLOUR_WORDS, SIZE_WORDS, TEXTURE_WORDS, ("stripes", "dots", "spots")))
+_NODES = re.compile(rf"\b(?:{_RELATIONS}|{_OBJECTS}|{_LOOKS})\b")

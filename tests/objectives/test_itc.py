@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.parts import batch, two_stream
 from vlp.config import build, lazy
-from vlp.objectives.itc import ITC, contrast_loss, contrast_targets
+from vlp.objectives.itc import ITC, contrast_loss, contrast_targets, smoothed
 from vlp.task import Task
 from vlp.view import View
 
@@ -88,3 +88,10 @@ def test_momentum_is_the_exponential_average() -> None:
         expected = {n: 0.9 * expected[n] + 0.1 * p.double() for n, p in task.model.named_parameters()}
     for name, parameter in task.teacher.model.named_parameters():
         torch.testing.assert_close(parameter.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_smoothing_spreads_its_share_over_the_candidates_that_are_there() -> None:
+    targets = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])
+    present = torch.tensor([[True, True, True, False]]).expand(2, -1)
+    wanted = torch.tensor([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3, 0.0], [0.1 / 3, 0.45 + 0.1 / 3, 0.45 + 0.1 / 3, 0.0]])
+    torch.testing.assert_close(smoothed(targets, 0.1, present), wanted)

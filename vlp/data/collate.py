@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlp.types import Batch, Regions, Sample
+from vlp.types import Batch, Graph, Regions, Sample, Tags
 
 
 def collate(samples: list[Sample], pad_id: int) -> Batch:
@@ -25,6 +25,8 @@ def collate(samples: list[Sample], pad_id: int) -> Batch:
         image=_stack([s.image for s in pictures]),
         features=_stack([s.features for s in pictures]),
         regions=_regions([s.regions for s in pictures]),
+        tags=_tags([s.tag_ids for s in pictures], pad_id),
+        graph=_graph([s.graph for s in samples]),
         image_row=torch.tensor(rows) if len(shared) < len(samples) and not textual else None,
         keys=[s.key for s in samples],
     )
@@ -41,3 +43,21 @@ def _regions(regions: list[Regions | None]) -> Regions | None:
         return None
     fields = ("features", "boxes", "class_probs", "mask")
     return Regions(**{f: pad_sequence([getattr(r, f) for r in present], batch_first=True) for f in fields})
+
+
+def _tags(tags: list[list[int] | None], pad_id: int) -> Tags | None:
+    present = [torch.tensor(t, dtype=torch.long) for t in tags if t is not None]
+    if len(present) != len(tags):
+        return None
+    ids = pad_sequence(present, batch_first=True, padding_value=pad_id)
+    lengths = torch.tensor([len(t) for t in present])
+    return Tags(ids, torch.arange(ids.shape[1])[None] < lengths[:, None])
+
+
+def _graph(graphs: list[list[tuple[int, int, int, int]] | None]) -> Graph | None:
+    present = [torch.tensor(g) for g in graphs if g is not None]
+    if len(present) != len(graphs):
+        return None
+    table = pad_sequence(present, batch_first=True, padding_value=-1)  # (B, L, 4)
+    kind, node, phrase, region = table.unbind(-1)
+    return Graph(kind.clamp(min=0), node, phrase, region)

@@ -25,5 +25,7 @@ class DataConfig:
     flip: bool = False  # mirror half of the pictures, and swap left and right in their captions
     use_features: bool = False  # read cached vision tokens ({key}.features.safetensors) in place of pictures
     use_regions: bool = False  # read region features ({key}.regions.safetensors) as well
+    use_tags: bool = False  # read the words that a detector said of the picture (json "tags") as well
+    use_graph: bool = False  # read what the words of a caption speak of (json "phrases" and "nodes") as well
     use_pictures: bool = True  # false: decode no pictures, the model reads regions alone
     max_bad_share: float = 0.001  # the run stops when more than this share of the samples cannot be read

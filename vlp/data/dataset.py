@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vlp.data.config import DataConfig
 from vlp.data.errors import BadSampleError, DataError
+from vlp.data.graph import Row, graph_of
 from vlp.data.images import augment, decode, looks_whole, normalise, resize, swap_sides
 from vlp.data.shards import PICTURES, ShardFolder
 from vlp.data.tokenizer import Tokenizer
@@ -73,7 +74,9 @@ class PairDataset:
         record = self.record(shard, row)
         caption = record["captions"][number]
         look = self._look_again(shard, row, seeds)
-        text = swap_sides(caption["text"]) if look.mirrored else caption["text"]
+        if look.mirrored:
+            caption = caption | {"text": swap_sides(caption["text"])}
+        text = caption["text"]
         ids, words = self.tokenizer(text, self.config.max_length)
         return Sample(
             key=self.shards.key(shard, row),
@@ -84,7 +87,20 @@ class PairDataset:
             image=look.image,
             features=look.features,
             regions=look.regions,
+            tag_ids=self._tags(record) if self.config.use_tags else None,
+            graph=self._graph(caption, self.shards.name(shard, row)) if self.config.use_graph else None,
         )
+
+    def _tags(self, record: dict[str, Any]) -> list[int]:
+        """Pieces of the picture's tags, without [CLS] and [SEP]; at most a caption's length."""
+        ids, _ = self.tokenizer(" ".join(record.get("tags", [])), self.config.max_length + 2)
+        return ids[1:-1]
+
+    def _graph(self, caption: dict[str, Any], place: str) -> list[Row]:
+        try:
+            return graph_of(caption, self.tokenizer, self.config.max_length)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise BadSampleError("caption without phrases and nodes", place, str(error)) from error
 
     def _look_again(self, shard: int, row: int, seeds: tuple[int, int, int]) -> _Look:
         """The picture as these seeds show it. The last one is kept: pairs that follow one another share its tensors."""

@@ -68,7 +68,7 @@ class EvaluationSet:
         except BadSampleError as error:
             raise DataError(f"{error}; an evaluation needs every picture of its set") from error
         cls = self.dataset.tokenizer.cls_id
-        return replace(sample, image_id=image, caption_id=-1, text_ids=[cls], word_ids=[-1])
+        return replace(sample, image_id=image, caption_id=-1, text_ids=[cls], word_ids=[-1], graph=None)
 
     def _text(self, number: int) -> Sample:
         ids, words = self._tokens[number]

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.order import positions, sample_at
-from vlp.types import Batch, Regions, Sample
+from vlp.types import Batch, Sample
 
 log = logging.getLogger(__name__)
 FEW = 10  # bad samples that are never too many: in a short run one picture is already a large share
@@ -60,7 +60,7 @@ class _Read:
 def _pinned(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.pin_memory()
-    if isinstance(value, (Batch, Regions)):
+    if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
     return value
 

@@ -44,6 +44,11 @@ class Tokenizer:
             ids, words = [*ids[: max_length - 1], self.sep_id], [*words[: max_length - 1], -1]
         return ids, words
 
+    def offsets(self, text: str, max_length: int) -> list[tuple[int, int]]:
+        """Characters [start, end) of each piece that `self(text, max_length)` gives; (0, 0) at specials."""
+        found: list[tuple[int, int]] = self.rust.encode(text).offsets
+        return found if len(found) <= max_length else [*found[: max_length - 1], (0, 0)]
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids, specials left out."""
         text: str = self.rust.decode(ids)

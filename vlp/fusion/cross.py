@@ -76,6 +76,15 @@ class CrossFusion(nn.Module):
         restored = Stream(rows.restore(tokens, text.mask.shape[1]), text.mask)
         return Fused(None, restored, restored.tokens[:, 0])
 
+    def decode(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Tensor:
+        """(R, L, D) where no word reads a later one: what a captioning loss predicts the next word from."""
+        rows, tokens, context = self._enter(text, prepared, image_index)
+        if len(prepared) == 1 and rows.num_rows > 1:
+            context = prepared.select(torch.zeros(rows.num_rows, dtype=torch.long, device=tokens.device))
+        for i, layer in enumerate(self.layers):
+            tokens = self._run(layer, tokens, rows.causal(), context.layers[i], context.mask)
+        return rows.restore(tokens, text.mask.shape[1])
+
     def read(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None, positions: Tensor) -> Tensor:
         """Fused tokens at `positions` (R, L) bool only, (M, D) in row order: the last layer runs nowhere else."""
         rows, tokens, context = self._enter(text, prepared, image_index)

@@ -76,6 +76,16 @@ class OneStream(nn.Module):
         image = Stream(joint[:, length:], mask[:, length:])
         return Fused(image, Stream(joint[:, :length], text.mask), self._pool(joint[:, 0]))
 
+    def decode(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
+        """(R, L, D) where image tokens read each other and a word the image and the words up to itself (UNIMO)."""
+        mask, rows, tokens = self._enter(text, prepared, image_index)
+        image = torch.ones_like(mask)
+        image[:, : text.mask.shape[1]] = False
+        reading = rows.causal(rows.pack(image[..., None])[:, 0])
+        for layer in self.layers:
+            tokens = self._run(layer, tokens, reading)
+        return rows.restore(self.norm(tokens), mask.shape[1])[:, : text.mask.shape[1]]
+
     def read(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None, positions: Tensor) -> Tensor:
         """Fused tokens at text `positions` (R, L) bool only, (M, D) in row order: the last layer runs nowhere else."""
         mask, rows, tokens = self._enter(text, prepared, image_index)

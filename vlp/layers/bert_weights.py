@@ -19,8 +19,8 @@ def read_bert(folder: str) -> dict[str, Tensor]:
     return {k.removeprefix("bert."): v.float() for k, v in load_file(str(file)).items()}
 
 
-def bert_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The embedding part of a BERT state, in `BertText`'s names."""
+def bert_embeddings(state: dict[str, Tensor], tags: bool = False) -> dict[str, Tensor]:
+    """The embedding part of a BERT state, in `BertText`'s names; with `tags` its second segment as well."""
     own = {
         "word.weight": "word_embeddings.weight",
         "position.weight": "position_embeddings.weight",
@@ -28,7 +28,9 @@ def bert_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "norm.bias": "LayerNorm.bias",
     }
     out = {f"embeddings.{name}": state[f"embeddings.{theirs}"] for name, theirs in own.items()}
-    return out | {"embeddings.segment": state["embeddings.token_type_embeddings.weight"][0]}
+    segments = state["embeddings.token_type_embeddings.weight"]
+    second = {"embeddings.tag_segment": segments[1]} if tags else {}
+    return out | {"embeddings.segment": segments[0]} | second
 
 
 def bert_layers(state: dict[str, Tensor], first: int, count: int) -> dict[str, Tensor]:

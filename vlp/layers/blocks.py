@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,16 +11,18 @@ from vlp.layers.packing import Packing
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear."""
+    """Linear, GELU (or CLIP's quick form of it, x sigmoid(1.702 x)), linear."""
 
-    def __init__(self, *, width: int, hidden: int) -> None:
+    def __init__(self, *, width: int, hidden: int, quick: bool = False) -> None:
         super().__init__()
+        self.quick = quick
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
-        return cast(Tensor, self.down(F.gelu(self.up(tokens))))
+        up = self.up(tokens)
+        return cast(Tensor, self.down(up * torch.sigmoid(1.702 * up) if self.quick else F.gelu(up)))
 
 
 class PostNormBlock(nn.Module):
@@ -69,12 +72,14 @@ class PostNormBlock(nn.Module):
 class PreNormBlock(nn.Module):
     """ViT's block (Dosovitskiy 2020): normalise, attend, add; normalise, feed forward, add."""
 
-    def __init__(self, *, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, *, width: int, heads: int, hidden: int, dropout: float = 0.0, eps: float = 1e-6, quick: bool = False
+    ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=1e-6)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
         self.attention = SelfAttention(width=width, heads=heads, dropout=dropout)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-6)
-        self.feed_forward = FeedForward(width=width, hidden=hidden)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
+        self.feed_forward = FeedForward(width=width, hidden=hidden, quick=quick)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, rows: Packing) -> Tensor:

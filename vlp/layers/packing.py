@@ -1,6 +1,6 @@
 """Ragged rows: the tokens that exist, side by side, so that no linear layer ever works on padding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class Packing:
     rows: Tensor  # (T,) which row each present token belongs to
     num_rows: int
     width: int
-    key_mask: Tensor | None  # (B, 1, 1, width) bool for attention, None where the rectangle is full
+    key_mask: Tensor | None  # (B, 1, 1 or width, width) bool for attention, None where the rectangle is full
 
     @staticmethod
     def of(mask: Tensor) -> "Packing":
@@ -34,6 +34,19 @@ class Packing:
         key_mask = None if full else (torch.arange(width, device=mask.device) < counts[:, None])[:, None, None]
         return Packing(flat, rows * width + slots, rows, num_rows, width, key_mask)
 
+    def causal(self, free: Tensor | None = None) -> "Packing":
+        """The same rows where a token reads no later one. `free` (T,) bool marks tokens that every one may read, and
+        that read each other alone: the picture in front of a caption (prefix language modelling)."""
+        slots = torch.arange(self.width, device=self.flat.device)
+        seen = (slots[:, None] >= slots)[None, None]  # (1, 1, queries, keys)
+        if free is not None:
+            open_keys = self.unpack(free[:, None].long())[..., 0].bool()  # (B, width)
+            seen = (seen & ~open_keys[:, None, :, None]) | open_keys[:, None, None, :]
+        seen = seen if self.key_mask is None else seen & self.key_mask
+        # The places behind a row's end are queries too: without a key their softmax would be NaN.
+        seen = seen | (slots[:, None] == slots)
+        return replace(self, key_mask=seen.expand(self.num_rows, 1, -1, -1))
+
     def pack(self, tokens: Tensor) -> Tensor:
         """(B, L, D) -> (T, D)."""
         table = tokens.reshape(-1, tokens.shape[-1])
@@ -41,7 +54,7 @@ class Packing:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(T, D) -> (B, width, D), zeros where a row has ended."""
-        if self.key_mask is None:
+        if packed.shape[0] == self.num_rows * self.width:
             return packed.view(self.num_rows, self.width, -1)
         table = packed.new_zeros(self.num_rows * self.width, packed.shape[-1])
         return table.index_copy(0, self.cells, packed).view(self.num_rows, self.width, -1)
@@ -49,7 +62,7 @@ class Packing:
     def repack(self, rectangle: Tensor) -> Tensor:
         """(B, width, D) -> (T, D), the inverse of `unpack`."""
         table = rectangle.reshape(-1, rectangle.shape[-1])
-        return table if self.key_mask is None else table.index_select(0, self.cells)
+        return table if table.shape[0] == self.cells.numel() else table.index_select(0, self.cells)
 
     def restore(self, packed: Tensor, length: int) -> Tensor:
         """(T, D) -> (B, length, D) at the places where the mask had them, zeros at padding."""

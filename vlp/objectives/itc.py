@@ -21,12 +21,20 @@ def contrast_loss(scores: Tensor, targets: Tensor) -> Tensor:
     return -(targets * log_probabilities.masked_fill(targets == 0, 0.0)).sum(1).mean()
 
 
+def smoothed(targets: Tensor, smoothing: float, present: Tensor) -> Tensor:
+    """(B, K) targets with the share `smoothing` spread evenly over the candidates `present` (ALIGN)."""
+    even = present.float() / present.sum(1, keepdim=True).clamp(min=1)
+    return (1 - smoothing) * targets + smoothing * even
+
+
 class ITC(nn.Module):
     """Needs the similarity "itc". With a teacher: its embeddings and queue are the candidates, its scores soften the
-    targets. Without: candidates are the batch of all ranks, with gradient. Every pair of one image is a positive."""
+    targets. Without: candidates are the batch of all ranks, with gradient. Every pair of one image is a positive.
+    `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4)."""
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
+        self.smoothing = smoothing
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
@@ -38,7 +46,10 @@ class ITC(nn.Module):
         for side in ("image", "text"):
             ours, theirs = getattr(c, side), c.text_candidates if side == "image" else c.image_candidates
             scores = (c.scale * ours @ theirs.T).masked_fill(empty, float("-inf"))
-            sides.append(contrast_loss(scores, self._targets(view, side, theirs, positives, empty)))
+            targets = self._targets(view, side, theirs, positives, empty)
+            if self.smoothing:
+                targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
+            sides.append(contrast_loss(scores, targets))
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"itc": value.detach(), "logit_scale": c.scale.detach()})
 

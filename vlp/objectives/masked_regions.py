@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer
+from vlp.layers.draws import some
 from vlp.types import Loss, Regions
 from vlp.view import View
 
 
 def hide_regions(mask: Tensor, probability: float) -> Tensor:
     """(P, R) bool: each region that is there with `probability`, and at least one where any is there."""
-    draw = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)
-    first = draw == draw.min(dim=1, keepdim=True).values
-    return ((draw < probability) | first) & mask
+    return some(mask, probability)
 
 
 def regression_loss(predicted: Tensor, features: Tensor) -> Tensor:

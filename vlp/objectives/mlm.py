@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
 from vlp.types import Loss, Stream
 from vlp.view import View
@@ -34,12 +35,12 @@ def mask_words(
 
     Special tokens and padding (`word_ids` -1) are never chosen. Random words come from [first_word_id, vocab_size).
     """
-    draw = torch.rand(ids.shape, device=ids.device)
+    draw = draws.uniform(*ids.shape, device=ids.device)
     if whole_words:
         draw = draw.gather(1, word_ids.clamp(min=0))  # pieces of a word share their word's draw
     positions = (draw < probability) & (word_ids >= 0)
-    kind = torch.rand(ids.shape, device=ids.device)
-    words = torch.randint(first_word_id, vocab_size, ids.shape, device=ids.device)
+    kind = draws.uniform(*ids.shape, device=ids.device)
+    words = (first_word_id + draws.uniform(*ids.shape, device=ids.device) * (vocab_size - first_word_id)).long()
     masked = torch.where(positions & (kind < 0.8), torch.full_like(ids, mask_id), ids)
     return Masked(torch.where(positions & (kind >= 0.9), words, masked), positions)
 

@@ -1,8 +1,13 @@
-"""Stream to vector: the first token, or the mean of the tokens present."""
+"""Stream to vector: the first token, the last, the mean of the tokens present, or what a learned query reads."""
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from vlp.layers.attention import CrossAttention
+from vlp.layers.blocks import FeedForward
+from vlp.layers.packing import Packing
 from vlp.types import Stream
 
 
@@ -30,3 +35,30 @@ class ClsMeanPool(nn.Module):
         """Stream to vector."""
         others = Stream(stream.tokens[:, 1:], stream.mask[:, 1:])
         return torch.cat([stream.tokens[:, 0], MeanPool()(others)], dim=1)
+
+
+class LastPool(nn.Module):
+    """The last token present, (B, N, D) -> (B, D): what a causal text encoder has read all before (CLIP's EOS)."""
+
+    def forward(self, stream: Stream) -> Tensor:
+        """Stream to vector."""
+        last = stream.mask.shape[1] - 1 - stream.mask.flip(1).long().argmax(1)
+        return stream.tokens[torch.arange(len(last), device=last.device), last]
+
+
+class AttentionPool(nn.Module):
+    """A learned query that reads the tokens present, then a feed-forward (SigLIP's head), (B, N, D) -> (B, D)."""
+
+    def __init__(self, *, width: int, heads: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.cross = CrossAttention(width=width, heads=heads, context_width=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.feed_forward = FeedForward(width=width, hidden=hidden or 4 * width)
+
+    def forward(self, stream: Stream) -> Tensor:
+        """Stream to vector."""
+        rows = Packing.of(stream.mask[:, :1] | True)
+        context = self.cross.keys_values(stream.tokens)
+        read: Tensor = self.cross(self.probe.expand(len(stream.mask), -1), rows, context, stream.mask[:, None, None])
+        return read + cast(Tensor, self.feed_forward(self.norm(read)))

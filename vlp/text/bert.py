@@ -7,28 +7,30 @@ from torch.utils.checkpoint import checkpoint
 from vlp.layers.bert_weights import bert_embeddings, bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
 from vlp.layers.packing import Packing
-from vlp.types import Stream
+from vlp.types import Stream, Tags
 
 
 class BertEmbeddings(nn.Module):
-    """Word, position and segment embeddings, summed and normalised. Only the first segment is used."""
+    """Word, position and segment embeddings, summed and normalised. Captions are the first segment, tags the second."""
 
-    def __init__(self, *, vocab_size: int, width: int, max_positions: int, dropout: float) -> None:
+    def __init__(self, *, vocab_size: int, width: int, max_positions: int, dropout: float, tags: bool = False) -> None:
         super().__init__()
         self.word = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(max_positions, width)
         self.segment = nn.Parameter(torch.zeros(width))
+        if tags:
+            self.tag_segment = nn.Parameter(torch.zeros(width))
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids: Tensor, rows: Packing) -> Tensor:
+    def forward(self, ids: Tensor, rows: Packing, tags: bool = False) -> Tensor:
         """(B, L) ids -> (T, D) embeddings of the tokens present."""
         if ids.shape[1] > self.position.num_embeddings:
             raise ValueError(f"{ids.shape[1]} tokens, but only {self.position.num_embeddings} positions")
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         words = self.word(rows.pack(ids[..., None])[:, 0])
         positions = self.position(rows.pack(places.reshape(*ids.shape, 1))[:, 0])
-        out: Tensor = self.dropout(self.norm(words + positions + self.segment))
+        out: Tensor = self.dropout(self.norm(words + positions + (self.tag_segment if tags else self.segment)))
         return out
 
 
@@ -37,6 +39,7 @@ class BertText(nn.Module):
 
     `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT; its embeddings and its layers
     [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
+    `tags` makes room for a second segment (`embed_tags`); `causal` lets a token read no later one (CoCa, Miech 2021).
     With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
     """
 
@@ -52,15 +55,18 @@ class BertText(nn.Module):
         dropout: float = 0.1,
         weights: str | None = None,
         frozen_layers: int = 0,
+        tags: bool = False,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
         self.width = width
         self.frozen_layers = frozen_layers
+        self.causal = causal
         self.vocab_size = vocab_size
         self.checkpointing = False
         self.embeddings = BertEmbeddings(
-            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout
+            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout, tags=tags
         )
         self.layers = nn.ModuleList(
             PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)
@@ -68,7 +74,7 @@ class BertText(nn.Module):
         init_transformer(self, width)
         if weights is not None:
             state = read_bert(weights)
-            self.load_state_dict(bert_embeddings(state) | bert_layers(state, 0, layers))
+            self.load_state_dict(bert_embeddings(state, tags) | bert_layers(state, 0, layers))
         for part in self._frozen():
             part.requires_grad_(False)
 
@@ -85,13 +91,19 @@ class BertText(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Stream:
         """(B, L) ids and mask to a stream."""
         rows = Packing.of(mask)
+        reading = rows.causal() if self.causal else rows
         tokens = self.embeddings(ids, rows)
         for layer in self.layers:
             if self.checkpointing and self.training:
-                tokens = checkpoint(layer, tokens, rows, use_reentrant=False)
+                tokens = checkpoint(layer, tokens, reading, use_reentrant=False)
             else:
-                tokens = layer(tokens, rows)
+                tokens = layer(tokens, reading)
         return Stream(rows.restore(tokens, ids.shape[1]), mask)
+
+    def embed_tags(self, tags: Tags) -> Stream:
+        """(P, T) tags to a stream (P, T, D): their embeddings alone, in the second segment."""
+        rows = Packing.of(tags.mask)
+        return Stream(rows.restore(self.embeddings(tags.ids, rows, tags=True), tags.mask.shape[1]), tags.mask)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute the layers in the backward pass instead of keeping their activations."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from vlp.layers.blocks import init_transformer
 from vlp.types import Batch, Stream
 
-FORMS = (4, 5, 6, 7)  # ViLBERT and Unicoder-VL read 5 numbers of a box, Oscar 6, UNITER 7
+FORMS = (0, 4, 5, 6, 7)  # VisualBERT reads no box, ViLBERT and Unicoder-VL 5 numbers of one, Oscar 6, UNITER 7
 
 
 def box_numbers(boxes: Tensor, form: int) -> Tensor:
@@ -20,9 +20,18 @@ class RegionEmbedding(nn.Module):
     """`Batch.regions` -> Stream (P, R, D): norm(norm(W feature) + norm(V box)). No class token, no order.
 
     A region that an objective hides (`Regions.hidden`) shows a learned vector in place of its feature; its box stays.
+    `box_form` 0 leaves the box out; `hides=False` the vector, where no objective hides regions.
     """
 
-    def __init__(self, *, feature_width: int = 2048, width: int = 768, box_form: int = 7, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        feature_width: int = 2048,
+        width: int = 768,
+        box_form: int = 7,
+        dropout: float = 0.1,
+        hides: bool = True,
+    ) -> None:
         super().__init__()
         if box_form not in FORMS:
             raise ValueError(f"box_form {box_form} is none of {FORMS}")
@@ -31,12 +40,14 @@ class RegionEmbedding(nn.Module):
         self.box_form = box_form
         self.feature = nn.Linear(feature_width, width)
         self.feature_norm = nn.LayerNorm(width, eps=1e-12)
-        self.box = nn.Linear(box_form, width)
-        self.box_norm = nn.LayerNorm(width, eps=1e-12)
+        if box_form:
+            self.box = nn.Linear(box_form, width)
+            self.box_norm = nn.LayerNorm(width, eps=1e-12)
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         init_transformer(self, width)
-        self.hidden = nn.Parameter(torch.zeros(feature_width))
+        if hides:
+            self.hidden = nn.Parameter(torch.zeros(feature_width))
 
     def forward(self, batch: Batch) -> Stream:
         """Raises ValueError for a batch without regions, or with features of another width."""
@@ -48,8 +59,10 @@ class RegionEmbedding(nn.Module):
         features = regions.features
         if regions.hidden is not None:
             features = torch.where(regions.hidden[..., None], self.hidden.to(features.dtype), features)
-        place = self.box_norm(self.box(box_numbers(regions.boxes, self.box_form)))
-        tokens: Tensor = self.dropout(self.norm(self.feature_norm(self.feature(features)) + place))
+        embedded = self.feature_norm(self.feature(features))
+        if self.box_form:
+            embedded = embedded + self.box_norm(self.box(box_numbers(regions.boxes, self.box_form)))
+        tokens: Tensor = self.dropout(self.norm(embedded))
         return Stream(tokens, regions.mask)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:

@@ -1,0 +1,46 @@
+"""Generalised IoU against counting on a fine grid, and which phrase is drawn."""
+
+import torch
+
+from vlp.objectives.phrase_box import corners, draw_phrase, generalized_iou
+from vlp.types import Graph
+
+
+def counted(one: torch.Tensor, two: torch.Tensor, cells: int = 40) -> float:
+    """GIoU of two boxes whose corners lie on a grid, by counting its cells."""
+    inside = union = hull = 0
+    low, high = torch.minimum(one[:2], two[:2]), torch.maximum(one[2:], two[2:])
+    for i in range(cells):
+        for j in range(cells):
+            x, y = (i + 0.5) / cells, (j + 0.5) / cells
+            a, b = (bool(v[0] < x < v[2] and v[1] < y < v[3]) for v in (one, two))
+            inside, union = inside + (a and b), union + (a or b)
+            hull += bool(low[0] < x < high[0] and low[1] < y < high[1])
+    return inside / union - (hull - union) / hull
+
+
+def test_generalized_iou_is_that_of_the_paper() -> None:
+    g = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        low = torch.randint(0, 30, (2, 2), generator=g)
+        size = torch.randint(1, 10, (2, 2), generator=g)
+        boxes = torch.cat([low, low + size], 1) / 40
+        assert abs(float(generalized_iou(boxes[0], boxes[1])) - counted(boxes[0], boxes[1])) < 1e-5
+
+
+def test_corners_of_a_box() -> None:
+    torch.testing.assert_close(corners(torch.tensor([0.5, 0.4, 0.2, 0.4])), torch.tensor([0.4, 0.2, 0.6, 0.6]))
+
+
+def test_a_phrase_is_drawn_whole_and_one_without_a_region_never() -> None:
+    phrase = torch.tensor([[-1, 0, 0, -1, 1, 1, 2], [-1, 0, 0, -1, -1, -1, -1]])
+    region = torch.tensor([[-1, -1, -1, -1, 5, 5, 3], [-1, -1, -1, -1, -1, -1, -1]])
+    graph = Graph(torch.zeros_like(phrase), torch.zeros_like(phrase), phrase, region)
+    drawn = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        found, pieces = draw_phrase(graph)
+        drawn.add((int(found[0]), tuple(pieces[0].nonzero()[:, 0].tolist())))
+        assert int(found[1]) == -1
+        assert not pieces[1].any()
+    assert drawn == {(5, (4, 5)), (3, (6,))}

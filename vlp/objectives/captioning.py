@@ -1,0 +1,63 @@
+"""Captioning: each word from the picture and the words before it (CoCa, Yu 2022, equation 4; BLIP, Li 2022, LM)."""
+
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.layers.packing import Packing
+from vlp.objectives.mlm import MLMHead
+from vlp.types import Loss, Stream
+from vlp.view import View
+
+
+def next_word_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean over (M, V) rows of cross entropy to the next word, `smoothing` of it spread evenly over the vocabulary."""
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum") / max(len(labels), 1)
+
+
+class Captioning(nn.Module):
+    """The model's own fusion as a decoder, or a `decoder` (`CrossFusion`) of the objective's on the word embeddings.
+
+    The fusion can decode where no word has met a later one before: the text part is causal (`BertText(causal=True)`:
+    CoCa, Miech 2021) or an embedding alone (`layers=0`: UNIMO). The words share their embeddings with the output layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        vocab_size: int = 30522,
+        decoder: nn.Module | None = None,
+        smoothing: float = 0.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.told = MLMHead(width=width, vocab_size=vocab_size)
+        self.decoder = decoder
+        self.smoothing = smoothing
+        self.weight = weight
+
+    def forward(self, view: View) -> Loss:
+        """Loss over every word but the first token, and the share of words told right."""
+        batch, words = view.batch, cast(Any, view.model.text).embeddings.word.weight
+        follows = batch.text_mask[:, 1:]
+        logits = self.told(self.decoded(view)[:, :-1][follows], words)
+        labels = batch.text_ids[:, 1:][follows]
+        value = next_word_loss(logits, labels, self.smoothing)
+        right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+        return Loss(value, {"caption": value.detach(), "caption_accuracy": right})
+
+    def decoded(self, view: View) -> Tensor:
+        """(B, L, D) states, each of which has seen the picture and the words up to its own."""
+        text: Any = view.model.text
+        if self.decoder is not None:
+            rows = Packing.of(view.batch.text_mask)
+            embedded = rows.restore(text.embeddings(view.batch.text_ids, rows), view.batch.text_mask.shape[1])
+            decoder: Any = self.decoder
+            prepared = decoder.prepare(view.image)
+            return cast(Tensor, decoder.decode(Stream(embedded, view.batch.text_mask), prepared, view.batch.image_row))
+        if len(text.layers) and not getattr(text, "causal", False):
+            raise ValueError("the text part reads later words; set model.text.causal=true, or give a decoder")
+        fusion: Any = view.model.fusion
+        return cast(Tensor, fusion.decode(view.text, view.prepared, view.batch.image_row))

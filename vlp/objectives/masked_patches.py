@@ -1,0 +1,68 @@
+"""Masked patches and cells: what does a hidden part of the picture look like? (FashionBERT, Gao 2020; PIM, Xue 2021)"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlp.layers.blocks import init_transformer
+from vlp.layers.draws import some
+from vlp.types import Loss
+from vlp.view import View
+
+
+def softmax_divergence(predicted: Tensor, features: Tensor) -> Tensor:
+    """KL(softmax(features) || softmax(predicted)) over (M, F) rows, their mean: FashionBERT's masked patch loss."""
+    wanted, log_predicted = F.log_softmax(features.float(), -1), F.log_softmax(predicted.float(), -1)
+    return (wanted.exp() * (wanted - log_predicted)).sum() / max(len(features), 1)
+
+
+class MaskedPatches(nn.Module):
+    """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells what they were.
+
+    Needs a vision part that hides (`Batch.hidden`) and gives `hidden_features(batch)` (P, N, F) as targets, and a
+    fusion that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
+    between softmaxes, or "regression" (mean squared error to the feature, normalised).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        feature_width: int,
+        probability: float = 0.15,
+        target: Literal["kl", "regression"] = "kl",
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.probability = probability
+        self.target = target
+        self.weight = weight
+        self.head = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12), nn.Linear(width, feature_width)
+        )
+        init_transformer(self, width)
+
+    def forward(self, view: View) -> Loss:
+        """The loss over the hidden places."""
+        vision: Any = view.model.vision
+        with torch.no_grad():
+            features = vision.hidden_features(view.batch)
+        hidden = some(torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), self.probability)
+        fused = view.fused_with(view.model.encode_image(replace(view.batch, hidden=hidden)))
+        if fused.image is None:
+            raise ValueError("masked patches need a fusion that gives image tokens (OneStream, CoAttention)")
+        row = view.batch.image_row
+        if row is not None:
+            hidden, features = hidden[row], features[row]
+        predicted, wanted = self.head(fused.image.tokens[:, -hidden.shape[1] :][hidden]), features[hidden]
+        value = self._loss(predicted, wanted)
+        return Loss(value, {"mpm": value.detach()})
+
+    def _loss(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        if self.target == "kl":
+            return softmax_divergence(predicted, wanted)
+        normal = F.layer_norm(wanted.float(), wanted.shape[-1:])
+        return F.mse_loss(predicted.float(), normal)

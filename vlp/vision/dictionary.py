@@ -1,0 +1,78 @@
+"""A visual dictionary over grid cells (SOHO, Huang 2021, section 3.2; van den Oord 2017 for the moving average)."""
+
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vlp.layers.gather import world_size
+from vlp.types import Batch, Stream
+from vlp.vision.grid import GridCNN
+
+
+def nearest(cells: Tensor, entries: Tensor) -> Tensor:
+    """(..., D) cells and (K, D) entries -> (...) index of the entry at the least euclidean distance."""
+    distance = entries.square().sum(1) - 2 * cells @ entries.T
+    return distance.argmin(-1)
+
+
+class VisualDictionary(nn.Module):
+    """Each cell of a grid is replaced by its nearest entry; the gradient passes straight through to the cell.
+
+    Entries are the moving average (`decay`) of the cells that chose them, over all ranks: counts and sums, K (D + 1)
+    numbers, are reduced once a step. They change in `after_step`, so a step looks up the entries of the one before.
+    """
+
+    def __init__(self, *, grid: GridCNN, entries: int = 2048, decay: float = 0.4) -> None:
+        super().__init__()
+        self.grid = grid
+        self.image_size = grid.image_size
+        self.width = grid.width
+        self.decay = decay
+        self.register_buffer("entries", torch.randn(entries, grid.width))
+        self.register_buffer("counts", torch.ones(entries))
+        self.register_buffer("sums", self.entries.clone())
+        self.entries: Tensor
+        self.counts: Tensor
+        self.sums: Tensor
+        self.mask = nn.Parameter(torch.zeros(grid.width))
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def codes(self, batch: Batch) -> Tensor:
+        """(P, N) dictionary index of every cell."""
+        with torch.no_grad():
+            return nearest(self.grid(batch).tokens.to(self.entries.dtype), self.entries)
+
+    def forward(self, batch: Batch) -> Stream:
+        """Pictures to a stream of entries."""
+        cells = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
+        codes = nearest(cells.tokens.detach().to(self.entries.dtype), self.entries)
+        if self.training and batch.hidden is None:
+            self._pending.append((cells.tokens.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
+        entries = self.entries[codes].to(cells.tokens.dtype)
+        tokens = entries + cells.tokens - cells.tokens.detach()
+        if batch.hidden is not None:
+            tokens = torch.where(batch.hidden[..., None], self.mask.to(tokens.dtype), tokens)
+        return Stream(tokens, cells.mask)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the entries towards the cells that chose them; one that was not chosen stays (Laplace smoothing)."""
+        for cells, codes in self._pending:
+            counts = torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(codes, dtype=self.counts.dtype))
+            sums = torch.zeros_like(self.sums).index_add_(0, codes, cells)
+            for table in (counts, sums):
+                if world_size() > 1:
+                    dist.all_reduce(table)
+            self.counts.lerp_(counts, 1 - self.decay)
+            self.sums.lerp_(sums, 1 - self.decay)
+            total, size, small = self.counts.sum(), len(self.counts), 1e-5
+            smooth = (self.counts + small) / (total + size * small) * total
+            chosen = (counts > 0)[:, None]
+            self.entries.copy_(torch.where(chosen, self.sums / smooth[:, None], self.entries))
+        self._pending = []
+
+    def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Resample the grid's positions, in place."""
+        self.grid.adapt_state(state, f"{prefix}grid.")
