@@ -1,4 +1,4 @@
-"""Oscar: object-semantics aligned pre-training (Li 2020 (arXiv 2004.06165).
+"""Oscar: object-semantics aligned pre-training (Li 2020, arXiv 2004.06165).
 
 One stream: words, object tags and regions. Words and tags are masked alike; a head on the summary tells whether the
 tags are the picture's own.
