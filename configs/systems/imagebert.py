@@ -1,4 +1,4 @@
-"""ImageBERT: cross-modal pre-training with large-scale weak-supervised data (Qi 2020 (arXiv 2001.07966).
+"""ImageBERT: cross-modal pre-training with large-scale weak-supervised data (Qi 2020, arXiv 2001.07966).
 
 One stream: BERT-base reads words and detector regions with 5 numbers of their boxes. MLM, the class of a hidden region,
 the regression of its feature, and matching; in two stages, first on data gathered from the web, then on CC and SBU.

@@ -1,4 +1,4 @@
-"""Unicoder-VL: a universal encoder for vision and language (Li 2019 (arXiv 1908.06066).
+"""Unicoder-VL: a universal encoder for vision and language (Li 2019, arXiv 1908.06066).
 
 One stream: BERT-base reads words and detector regions with 5 numbers of their boxes. MLM, the class of a hidden region
 (cross entropy to the detector's best), and whether picture and caption match, with one wrong pair for each right one.

@@ -1,4 +1,4 @@
-"""VinVL: revisiting visual representations (Zhang 2021 (arXiv 2101.00529).
+"""VinVL: revisiting visual representations (Zhang 2021, arXiv 2101.00529).
 
 One stream: words, object tags and regions. Words and tags are masked alike; a head on the summary tells whether the
 tags are the picture's own, or the caption is not.
@@ -13,21 +13,9 @@ Deliberately different: tags stand with the picture they were found in, in front
 another pair brings its own; their positions start from 0, and their mask is drawn apart from the words'.
 """
 
-from typing import Any
-
-from configs import world
 from configs.facts import System
-from vlp.config import lazy
-from vlp.data.config import DataConfig
-from vlp.engine.optim import OptimConfig
-from vlp.engine.run import RunConfig
-from vlp.model import VLModel
-from vlp.objectives.masked_tags import MaskedTags
-from vlp.objectives.mlm import MLM
-from vlp.objectives.tag_contrast import TagContrast
-from vlp.retrieval.config import EvaluationConfig
+from configs.systems import oscar
 from vlp.training import TrainConfig
-from vlp.vision.regions import RegionEmbedding
 
 SYSTEM = System(
     name="VinVL",
@@ -39,34 +27,18 @@ SYSTEM = System(
 )
 
 
-def parts(width: int, layers: int, heads: int, feature_width: int, words: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """(model, objectives) at any size."""
-    vision = lazy(RegionEmbedding)(feature_width=feature_width, width=width, box_form=6, hides=False, dropout=0.0)
-    whole: Any = world.one_stream(vision, words, width, layers, heads, tags=True)
-    model = lazy(VLModel)(**(whole.kwargs | {"similarities": {}}))  # matching is learned in fine-tuning
-    masked = {name: words[name] for name in ("vocab_size", "mask_id")}
-    objectives = {
-        "mlm": lazy(MLM)(width=width, **words),
-        "mtl": lazy(MaskedTags)(width=width, **masked),
-        "tags": lazy(TagContrast)(width=width, ways=3),
-    }
-    return model, objectives
-
-
 def config() -> TrainConfig:
-    """Published size: BERT-base."""
-    model, objectives = parts(768, 12, 12, 2048, world.BERT)
-    return TrainConfig(
-        model=model,
-        objectives=objectives,
-        data=DataConfig(max_length=35, batch_size=1024, workers=8, use_regions=True, use_tags=True, use_pictures=False),
-        optim=OptimConfig(lr=5e-5, min_lr=0.0, weight_decay=0.05, warmup_steps=10_000),
-        run=RunConfig(out="runs/vinvl", steps=1_000_000, precision="bf16", checkpoint_every=5000),
-        evaluation=EvaluationConfig(full=True, limit=200),
-    )
+    """Published size: Oscar's, with the 3-way head."""
+    return _as_vinvl(oscar.config(), "runs/vinvl")
 
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the regions and tags of the synthetic world."""
-    model, objectives = parts(world.WIDTH, world.LAYERS, world.HEADS, world.FEATURES, world.WORDS)
-    return world.tiny("vinvl", model, objectives, use_regions=True, use_tags=True, use_pictures=False)
+    run = oscar.tiny()
+    return _as_vinvl(run, run.run.out.replace("oscar", "vinvl"))
+
+
+def _as_vinvl(run: TrainConfig, out: str) -> TrainConfig:
+    run.objectives["tags"].kwargs["ways"] = 3
+    run.run.out = out
+    return run
