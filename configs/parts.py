@@ -5,6 +5,7 @@ from typing import Any
 from vlp.config import lazy
 from vlp.fusion.cross import CrossFusion
 from vlp.fusion.one_stream import OneStream
+from vlp.fusion.summary import Summary
 from vlp.model import VLModel
 from vlp.objectives.alignment import WordPatchAlignment
 from vlp.objectives.itc import ITC
@@ -90,6 +91,7 @@ def one_stream(
     whole_words: bool = False,
     mask_share: float = 0.15,
     negatives: int = 1,
+    summary: Summary = "cls",
 ) -> tuple[Any, dict[str, Any]]:
     """ViLT's wiring: (model, objectives)."""
     words = vocabulary or BERT_IDS
@@ -103,7 +105,7 @@ def one_stream(
             max_positions=max_positions,
             dropout=dropout,
         ),
-        fusion=lazy(OneStream)(width=width, layers=layers, heads=heads, dropout=dropout),
+        fusion=lazy(OneStream)(width=width, layers=layers, heads=heads, dropout=dropout, summary=summary),
         similarities={"itm": lazy(MatchingHead)(width=width)},
     )
     objectives = {

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlp.fusion.summary import Summary, places, summarized
 from vlp.layers.attention import KeysValues
 from vlp.layers.bert_weights import bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
@@ -31,7 +32,7 @@ class PreparedKeysValues:
 
 
 class CrossFusion(nn.Module):
-    """A stack of BERT layers with cross-attention. Gives `Fused(None, text, [CLS])`.
+    """A stack of BERT layers with cross-attention. Gives `Fused(None, text, [CLS] or mean)`.
 
     `weights` is a Hugging Face BERT folder whose layers [first_layer, first_layer + layers) start the self-attention
     and feed-forward parts; the cross-attention starts at random.
@@ -48,9 +49,11 @@ class CrossFusion(nn.Module):
         dropout: float = 0.1,
         weights: str | None = None,
         first_layer: int = 6,
+        summary: Summary = "cls",
     ) -> None:
         super().__init__()
         self.width = width
+        self.summary = summary
         self.checkpointing = False
         self.layers = nn.ModuleList(
             PostNormBlock(
@@ -74,7 +77,8 @@ class CrossFusion(nn.Module):
         for i, layer in enumerate(self.layers):
             tokens = self._run(layer, tokens, rows, context.layers[i], context.mask)
         restored = Stream(rows.restore(tokens, text.mask.shape[1]), text.mask)
-        return Fused(None, restored, restored.tokens[:, 0])
+        read = places(text.mask, self.summary)
+        return Fused(None, restored, summarized(restored.tokens[read], read))
 
     def decode(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Tensor:
         """(R, L, D) where no word reads a later one: what a captioning loss predicts the next word from."""
@@ -95,10 +99,9 @@ class CrossFusion(nn.Module):
         return last.read(tokens, rows, index, Packing.of(positions), context.layers[-1], context.mask)
 
     def summarize(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Tensor:
-        """The pair's [CLS], (R, D)."""
-        first = torch.zeros_like(text.mask)
-        first[:, 0] = True
-        return self.read(text, prepared, image_index, first)
+        """The pair's [CLS] or the mean of its words, (R, D)."""
+        read = places(text.mask, self.summary)
+        return summarized(self.read(text, prepared, image_index, read), read)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute the layers in the backward pass instead of keeping their activations."""

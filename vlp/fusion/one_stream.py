@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlp.fusion.summary import Summary, places, summarized
 from vlp.layers.bert_weights import bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, PreNormBlock, init_transformer
 from vlp.layers.packing import Packing
@@ -28,7 +29,7 @@ class PreparedTokens:
 
 
 class OneStream(nn.Module):
-    """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] of the text)`.
+    """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] or mean of the text)`.
 
     Blocks are a ViT's (norm before, and one at the end), or with `post_norm` BERT's, which may start from `weights`, a
     Hugging Face BERT folder.
@@ -44,11 +45,13 @@ class OneStream(nn.Module):
         dropout: float = 0.1,
         post_norm: bool = False,
         weights: str | None = None,
+        summary: Summary = "cls",
     ) -> None:
         super().__init__()
         if weights is not None and not post_norm:
             raise ValueError("a BERT's weights fit post-norm blocks only; set post_norm=true")
         self.width = width
+        self.summary = summary
         self.checkpointing = False
         self.modality = nn.Parameter(torch.empty(2, width))
         block = PostNormBlock if post_norm else PreNormBlock
@@ -73,8 +76,9 @@ class OneStream(nn.Module):
         for layer in self.layers:
             tokens = self._run(layer, tokens, rows)
         joint, length = rows.restore(self.norm(tokens), mask.shape[1]), text.mask.shape[1]
-        image = Stream(joint[:, length:], mask[:, length:])
-        return Fused(image, Stream(joint[:, :length], text.mask), self._pool(joint[:, 0]))
+        image, words = Stream(joint[:, length:], mask[:, length:]), Stream(joint[:, :length], text.mask)
+        read = places(text.mask, self.summary)
+        return Fused(image, words, self._pool(words.tokens[read], read))
 
     def decode(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
         """(R, L, D) where image tokens read each other and a word the image and the words up to itself (UNIMO)."""
@@ -99,17 +103,16 @@ class OneStream(nn.Module):
         return out
 
     def summarize(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
-        """The pair's pooled [CLS], (R, D)."""
-        first = torch.zeros_like(text.mask)
-        first[:, 0] = True
-        return self._pool(self.read(text, prepared, image_index, first))
+        """The pair's pooled summary, (R, D)."""
+        read = places(text.mask, self.summary)
+        return self._pool(self.read(text, prepared, image_index, read), read)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute the layers in the backward pass instead of keeping their activations."""
         self.checkpointing = enabled
 
-    def _pool(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.pooler(first))
+    def _pool(self, tokens: Tensor, read: Tensor) -> Tensor:
+        return torch.tanh(self.pooler(summarized(tokens, read)))
 
     def _enter(
         self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None
