@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", type=Path, help="folder of indexed shards to read")
     parser.add_argument("out", type=Path, help="folder of indexed shards to write")
     parser.add_argument("--batch-size", type=int, default=32, help="pictures at once (default 32)")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="autocast of the prefix (bf16)")
+    parser.add_argument(
+        "--precision", choices=("auto", "no", "bf16"), default="auto", help="autocast of the prefix (default auto)"
+    )
     parser.add_argument("--drop-pictures", action="store_true", help="leave the pictures out of the new shards")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="fields of the config to change")
 
@@ -34,7 +36,9 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vlp.data.shards import INDEX, ShardFolder, ShardWriter
+    from vlp.engine.precision import resolve_precision
 
+    args.precision = resolve_precision(args.precision)
     source = ShardFolder(args.shards)
     vision, config = read_vision(args.config, args.overrides)
     settings = settings_of(source, config, args)

@@ -21,6 +21,7 @@ from vlp.engine import checkpoint, launch
 from vlp.engine.folder import CONFIG, changed_fields, find_start, open_folder
 from vlp.engine.loop import Hooks, train
 from vlp.engine.optim import OptimConfig, build_optimizer
+from vlp.engine.precision import resolve_precision
 from vlp.engine.provenance import provenance
 from vlp.engine.run import RunConfig
 from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
@@ -55,6 +56,8 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
     Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`; the files that the
     parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step.
     """
+    config.run.check()
+    config.run.precision = resolve_precision(config.run.precision)  # so that the record says what was computed in
     accelerator = launch.start(config.run)
     if dry_run:
         return _try(config, accelerator)

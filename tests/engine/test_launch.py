@@ -81,7 +81,7 @@ def test_threads_are_torchs_own_choice_unless_set(threads: int) -> None:
         ({"steps": 0}, r"run\.steps is 0"),
         ({"accumulate": 0}, r"run\.accumulate is 0"),
         ({"keep": -1}, r"run\.keep is -1"),
-        ({"precision": "fp8"}, r"run\.precision is 'fp8'; choose one of no, bf16, fp16"),
+        ({"precision": "fp8"}, r"run\.precision is 'fp8'; choose one of auto, no, bf16, fp16"),
     ],
 )
 def test_impossible_settings_are_named(fields: dict[str, Any], message: str) -> None:

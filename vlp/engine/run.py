@@ -5,8 +5,8 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from vlp.config import ConfigError
+from vlp.engine.precision import PRECISIONS
 
-PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("tensorboard", "wandb")
 
 
@@ -18,7 +18,7 @@ class RunConfig:
     steps: int = 1000  # optimizer steps in all
     seed: int = 0  # initial weights, order, augmentation, dropout, masks and negatives all hang on it
     accumulate: int = 1  # micro batches a step
-    precision: str = "no"  # "no" = float32, "bf16" or "fp16" = autocast
+    precision: str = "no"  # "no" = float32; "bf16", "fp16" = autocast; "auto" = bf16 where the hardware has it
     log_every: int = 10  # steps between two lines of log.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
     keep: int = 2  # newest checkpoints kept; 0 = all
