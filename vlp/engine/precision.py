@@ -14,8 +14,8 @@ PRECISIONS = ("auto", "no", "bf16", "fp16")
 def has_fast_bf16() -> bool:
     """Whether this machine's accelerator, or its CPU where there is none, multiplies bfloat16 in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[no-untyped-call]
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def resolve_precision(asked: str) -> str:
