@@ -5,8 +5,10 @@
 The vision part (a `TimmViT` with `frozen_blocks`) is the one that a run of the config starts with, or that a checkpoint
 holds. Each picture goes through the evaluation transform and the prefix once, and new shards are written with every
 member of the old ones plus `{key}.features.safetensors` (tokens (N, D), fp16). Train on them with
-`data.use_features=true`; evaluation reads the pictures. Augmentation does not reach cached features. A complete set is
-kept and an interrupted one goes on at its last whole shard, either only with the settings that it was begun with.
+`data.use_features=true`; evaluation reads the pictures. Augmentation does not reach cached features: `--views K` writes
+each picture K times, as a sample `{key}` as it is and samples `{key}-1`, ... as training would draw them (data.flip,
+data.crop_scale), all of one image_id, and so positives of each other. A complete set is kept and an interrupted one
+goes on at its last whole shard, either only with the settings that it was begun with.
 """
 
 import argparse
@@ -25,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="pictures at once (default 32)")
     parser.add_argument(
         "--precision", choices=("auto", "no", "bf16"), default="auto", help="autocast of the prefix (default auto)"
+    )
+    parser.add_argument(
+        "--views", type=int, default=1, metavar="K", help="samples a picture: itself, and K - 1 augmented (default 1)"
     )
     parser.add_argument("--drop-pictures", action="store_true", help="leave the pictures out of the new shards")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="fields of the config to change")
@@ -48,12 +53,12 @@ def main(args: argparse.Namespace) -> int:
         return 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vision.to(device)
-    start = sum(s["samples"] for s in finished)
-    writer = ShardWriter(args.out, source.shards[0]["samples"], finished)
+    start = sum(s["samples"] for s in finished) // args.views
+    writer = ShardWriter(args.out, source.shards[0]["samples"] * args.views, finished)
     with tqdm(total=source.num_samples, initial=start, desc="features", unit="img") as bar:
         for begin in range(start, source.num_samples, args.batch_size):
             numbers = range(begin, min(begin + args.batch_size, source.num_samples))
-            for key, members in with_features(source, numbers, vision, config.data, args, device):
+            for key, members in with_features(source, numbers, vision, config, args, device):
                 writer.add(key, members)
                 if not writer.rows:
                     write_progress(args.out, settings, writer.shards)
@@ -99,14 +104,16 @@ def settings_of(source: Any, config: Any, args: argparse.Namespace) -> dict[str,
         "seed": config.run.seed,
         "scales": [list(config.data.mean), list(config.data.std)],
         "precision": args.precision,
+        "views": args.views,
+        "augmentation": [config.data.flip, list(config.data.crop_scale)] if args.views > 1 else None,
         "drop_pictures": args.drop_pictures,
     }
 
 
 def with_features(
-    source: Any, numbers: range, vision: Any, data: Any, args: argparse.Namespace, device: Any
+    source: Any, numbers: range, vision: Any, config: Any, args: argparse.Namespace, device: Any
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """Keys and members of some samples, the prefix's tokens among them.
+    """Keys and members of the samples of some pictures, the prefix's tokens among them.
 
     Raises BadSampleError naming shard and key for a picture that cannot be decoded or whose tokens leave fp16's range.
     """
@@ -114,31 +121,56 @@ def with_features(
     from safetensors.torch import save
 
     from vlp.data.errors import BadSampleError
-    from vlp.data.images import decode, normalise, resize
+    from vlp.data.images import normalise
+
+    samples, pictures = [], []
+    for number in numbers:
+        for key, members, picture in views_of(source, number, config, args):
+            samples.append((key, members))
+            pictures.append(normalise(picture, config.data))
+    tokens = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+        for some in torch.stack(pictures).split(args.batch_size):
+            tokens.append(vision.prefix(some.to(device)).half().cpu())
+    for (key, members), row in zip(samples, torch.cat(tokens), strict=True):
+        if not row.isfinite().all():
+            raise BadSampleError("tokens beyond fp16", f"{source.folder}: {key}", "not finite, or over 65504")
+        members["features.safetensors"] = save({"tokens": row.contiguous()})
+    return samples
+
+
+def views_of(
+    source: Any, number: int, config: Any, args: argparse.Namespace
+) -> list[tuple[str, dict[str, bytes], Any]]:
+    """Key, members and square picture of a sample and of its augmented views. Raises BadSampleError."""
+    import numpy as np
+
+    from vlp.data.errors import BadSampleError
+    from vlp.data.images import augment, decode, resize
     from vlp.data.shards import PICTURES
 
-    samples = []
-    for number in numbers:
-        place = source.locate(number)
-        members = {s: m for s in source.suffixes if (m := source.read(*place, s)) is not None}
-        samples.append((source.key(*place), members))
-    pictures = []
-    for number, (_, members) in zip(numbers, samples, strict=True):
-        try:
-            picture = decode(next(members[kind] for kind in PICTURES if kind in members))
-        except (ValueError, StopIteration) as error:
-            raise BadSampleError("undecodable picture", source.name(*source.locate(number)), str(error)) from error
-        pictures.append(normalise(resize(picture, data.image_size), data))
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-        tokens = vision.prefix(torch.stack(pictures).to(device)).half().cpu()
-    for number, (_, members), row in zip(numbers, samples, tokens, strict=True):
-        if not row.isfinite().all():
-            raise BadSampleError("tokens beyond fp16", source.name(*source.locate(number)), "not finite, or over 65504")
-        members["features.safetensors"] = save({"tokens": row.contiguous()})
-        if args.drop_pictures:
-            for kind in PICTURES:
-                members.pop(kind, None)
-    return samples
+    place = source.locate(number)
+    key, members = source.key(*place), {s: m for s in source.suffixes if (m := source.read(*place, s)) is not None}
+    try:
+        picture = decode(next(members[kind] for kind in PICTURES if kind in members))
+    except (ValueError, StopIteration) as error:
+        raise BadSampleError("undecodable picture", source.name(*place), str(error)) from error
+    without = {kind: member for kind, member in members.items() if kind not in PICTURES}
+    views = [(key, without if args.drop_pictures else members, resize(picture, config.data.image_size))]
+    for view in range(1, args.views):
+        random = np.random.default_rng((config.run.seed, number, view))
+        augmented, mirrored = augment(picture, config.data, random)
+        views.append((f"{key}-{view}", mirrored_captions(without) if mirrored else dict(without), augmented))
+    return views
+
+
+def mirrored_captions(members: dict[str, bytes]) -> dict[str, bytes]:
+    """The members of a mirrored picture: left and right change places in its captions."""
+    from vlp.data.images import swap_sides
+
+    record = json.loads(members["json"])
+    record["captions"] = [caption | {"text": swap_sides(caption["text"])} for caption in record["captions"]]
+    return members | {"json": json.dumps(record).encode()}
 
 
 def read_progress(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, help="candidates re-ranked for each query; 0 = first stage alone")
     parser.add_argument("--ceiling", type=float, help="choose k: the smallest with first-stage R@k of this share")
     parser.add_argument("--mix", type=float, help="re-rank by itm log-odds + MIX * itc logit")
+    parser.add_argument("--bank", help="training shards whose queries take hubs down in the first stage")
     parser.add_argument("--full", action="store_true", help="score every pair with the fused head")
     parser.add_argument("--first-stage", type=Path, help="another checkpoint whose itc makes the shortlist")
     parser.add_argument(
@@ -46,23 +47,30 @@ def main(args: argparse.Namespace) -> int:
     from vlp.data.evaluation import EvaluationSet
     from vlp.engine.checkpoint import resolve
     from vlp.retrieval.evaluate import evaluate
-    from vlp.training import load_model
+    from vlp.training import load_model, open_bank
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, config, tokenizer = load_model(args.checkpoint)
     settings = config.evaluation
     given = {"k": args.k, "wanted_ceiling": args.ceiling, "mix": args.mix, "limit": args.limit}
-    given |= {"batch_size": args.batch_size, "full": args.full or (settings.full and args.first_stage is None)}
+    given |= {
+        "bank": args.bank,
+        "batch_size": args.batch_size,
+        "full": args.full or (settings.full and args.first_stage is None),
+    }
     settings = replace(settings, **{"limit": None} | {k: v for k, v in given.items() if v is not None})
     data = replace(config.data, use_features=args.features)
+    # the bank is the training set, so cached tokens serve where they are
+    bank_config = replace(config, data=replace(config.data, use_features=True), evaluation=settings)
     dataset = EvaluationSet(data, args.data, tokenizer, settings.limit)
     first_stage = None
     if args.first_stage is not None:
         other, other_config, other_tokenizer = load_model(args.first_stage)
         other_data = replace(other_config.data, use_features=args.features)
         first_stage = (other.to(device), EvaluationSet(other_data, args.data, other_tokenizer, settings.limit))
+        bank_config, tokenizer = replace(bank_config, data=replace(other_data, use_features=True)), other_tokenizer
     with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-        report = evaluate(model.to(device), dataset, settings, device, first_stage)
+        report = evaluate(model.to(device), dataset, settings, device, first_stage, open_bank(bank_config, tokenizer))
     print(report.table())
     place = resolve(args.checkpoint)
     record = {"checkpoint": place.name, "precision": args.precision} | report.to_json()

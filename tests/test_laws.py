@@ -1,6 +1,7 @@
 """The laws of DESIGN.md that hold for every task: padding, permutation, gradients, queue, equal passes."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from vlp.config import build, from_json, lazy, to_json
 from vlp.objectives import mlm as mlm_module
 from vlp.objectives.mlm import Masked
 from vlp.objectives.negatives import HardNegatives
+from vlp.similarity.late import LateInteraction
 from vlp.task import Task
 from vlp.types import Batch, Stream
 from vlp.view import Rows, View
@@ -193,3 +195,20 @@ def test_packed_text_equals_captions_encoded_one_by_one() -> None:
         n = int(b.text_mask[i].sum())
         alone: Stream = model.encode_text(b.text_ids[i : i + 1, :n], b.text_mask[i : i + 1, :n])
         torch.testing.assert_close(together.tokens[i, :n], alone.tokens[0], rtol=1e-4, atol=1e-5)
+
+
+def test_after_step_reaches_parts_within_parts_and_the_teacher_reads_their_statistics() -> None:
+    parts = two_stream()
+    parts["model"].kwargs["similarities"]["itc"].kwargs |= {"hidden": 8, "dropout": 0.1}
+    parts["model"].kwargs["similarities"]["late"] = lazy(LateInteraction)(image_width=32, text_width=32, embed_dim=8)
+    task = make(lambda: parts).train()
+    similarities: Any = task.model.similarities
+    with torch.no_grad():
+        similarities["late"].logit_scale.fill_(99.0)
+    task(batch()).value.backward()
+    task.after_step()
+    assert float(similarities["late"].scale()) == pytest.approx(100.0)
+    student = similarities["itc"].image_projection.standardize
+    assert float(student.count) == len(batch())
+    copied: Any = task.teacher.model.similarities  # type: ignore[union-attr]
+    assert torch.equal(copied["itc"].image_projection.standardize.mean, student.mean)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from vlp.engine.seeds import step_seed
 from vlp.model import VLModel
-from vlp.similarity.cosine import CosineSimilarity
 from vlp.teacher import Teacher
 from vlp.types import Batch, Loss
 from vlp.view import View
@@ -70,14 +69,12 @@ class Task(nn.Module):
         return random.choices(names, shares)
 
     def after_step(self) -> None:
-        """Once an optimizer step: momentum update, queue push, dictionaries, the mix's step, temperature clamp."""
+        """Once an optimizer step: teacher and queue, running statistics, dictionaries, the mix's step, temperatures."""
         if self.mix is not None:
             cast(Tensor, self.mix_steps).add_(1)
-        for part in (*self.model.children(), *self.objectives.values()):
+        for part in (p for whole in (self.model, self.objectives) for p in whole.modules()):
             if hasattr(part, "after_step"):
                 cast(Any, part).after_step()
-        if "itc" in self.model.similarities:
-            cast(CosineSimilarity, self.model.similarities["itc"]).clamp()
         if self.teacher is not None:
             self.teacher.update(self._pending)
         self._pending = []

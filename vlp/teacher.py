@@ -68,6 +68,7 @@ class Teacher(nn.Module):
         theirs = [p for part in self.source for p in part.parameters()]
         moving = [(o, t) for o, t in zip(ours, theirs, strict=True) if t.requires_grad]
         torch._foreach_lerp_([o for o, _ in moving], [t for _, t in moving], 1 - self.momentum)
+        self._copy_buffers()
         for image, text, ids in pending if self.has_queue else []:
             self._push(image, text, ids)
         self.steps += 1
@@ -77,6 +78,13 @@ class Teacher(nn.Module):
         """Make the copy equal to the student."""
         theirs = [p for part in self.source for p in part.parameters()]
         for ours, student in zip(self.copy.parameters(), theirs, strict=True):
+            ours.copy_(student)
+        self._copy_buffers()
+
+    def _copy_buffers(self) -> None:
+        """Statistics and dictionaries are already averages: the copy reads the student's."""
+        theirs = [b for part in self.source for b in part.buffers()]
+        for ours, student in zip(self.copy.buffers(), theirs, strict=True):
             ours.copy_(student)
 
     def _push(self, image: Tensor, text: Tensor, ids: Tensor) -> None:

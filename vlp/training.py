@@ -231,13 +231,20 @@ def _measure(
     if not config.data.val:
         return None
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)
+    bank = open_bank(config, tokenizer)
 
     def measure() -> Measured:
         # In float32, without the step's autocast: bfloat16 similarities would be full of ties.
-        report = evaluate(task.model, dataset, config.evaluation, accelerator.device, progress=False)
+        report = evaluate(task.model, dataset, config.evaluation, accelerator.device, bank=bank, progress=False)
         return Measured(_scalars(report.to_json(), "retrieval"), report.table())
 
     return measure
+
+
+def open_bank(config: TrainConfig, tokenizer: Tokenizer) -> EvaluationSet | None:
+    """The training queries of `evaluation.bank`, or None where none are asked for."""
+    settings = config.evaluation
+    return EvaluationSet(config.data, settings.bank, tokenizer, settings.bank_limit) if settings.bank else None
 
 
 def _scalars(record: Any, name: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from vlp import cli
 from vlp.config import load_config
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
+from vlp.data.images import augment, decode, normalise, resize
 from vlp.data.loader import TrainLoader
 from vlp.data.shards import ShardFolder, ShardWriter
 from vlp.data.tokenizer import Tokenizer
@@ -98,3 +100,39 @@ def test_features_of_other_settings_are_not_taken_for_these(source: Path, capsys
 def test_a_model_without_a_frozen_prefix_is_refused(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(source, "model.vision.frozen_blocks=0") == 2
     assert "no frozen prefix; set model.vision.frozen_blocks" in capsys.readouterr().err
+
+
+def test_views_are_augmented_samples_of_the_same_picture(source: Path) -> None:
+    with ShardWriter(source / "sided", samples_per_shard=3) as writer:
+        for i in range(7):
+            writer.add(f"{i}", {"jpg": jpeg(i), "json": record(i, ["a dog on the left", "Right of a tree"])})
+    (source / "set" / "vocab.txt").rename(source / "sided" / "vocab.txt")
+    options = ["--precision", "no", "--batch-size", "4", "--views", "3", "data.flip=true", "data.crop_scale=(0.5, 1.0)"]
+    assert (
+        cli.main(
+            ["data", "features", str(source / "frozen.py"), *(str(source / n) for n in ("sided", "out")), *options]
+        )
+        == 0
+    )
+    config = load_config(str(source / "frozen.py"))
+    config.data.flip, config.data.crop_scale = True, (0.5, 1.0)
+    vision = build_task(config).model.vision.eval()
+    shards, plain = ShardFolder(source / "out"), ShardFolder(source / "sided")
+    keys = [shards.key(*shards.locate(i)) for i in range(21)]
+    assert keys[:6] == ["0", "0-1", "0-2", "1", "1-1", "1-2"]
+    data = DataConfig(image_size=32, use_features=True)
+    dataset = PairDataset(data, source / "out", Tokenizer.from_folder(source / "out"), train=False)
+    sides = set()
+    for i in range(21):
+        number, view = divmod(i, 3)
+        picture, mirrored = decode(plain.read(*plain.locate(number), "jpg")), False  # type: ignore[arg-type]
+        if view:
+            picture, mirrored = augment(picture, config.data, np.random.default_rng((config.run.seed, number, view)))
+        with torch.no_grad():
+            tokens = vision.prefix(normalise(resize(picture, 32), config.data)[None])[0]
+        torch.testing.assert_close(dataset.sample_of(0, i, 0).features, tokens, rtol=1e-2, atol=1e-2)
+        captions = dataset.record(*shards.locate(i))["captions"]
+        assert dataset.record(*shards.locate(i))["image_id"] == number
+        assert captions[0]["text"] == ("a dog on the right" if mirrored else "a dog on the left")
+        sides.add(mirrored)
+    assert sides == {True, False}

@@ -4,7 +4,7 @@ import torch
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
-from vlp.pooling.tokens import AttentionPool, LastPool
+from vlp.pooling.tokens import AttentionPool, ClsMeanPool, LastPool
 from vlp.types import Stream
 
 
@@ -36,3 +36,9 @@ def test_the_last_token_present_is_read() -> None:
     tokens = torch.arange(8.0).view(2, 4, 1)
     mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
     assert LastPool()(Stream(tokens, mask))[:, 0].tolist() == [1.0, 7.0]
+
+
+def test_first_and_mean_read_the_last_dimensions_alone() -> None:
+    tokens, mask = torch.randn(2, 4, 6), torch.tensor([[True, True, True, False], [True, True, False, False]])
+    expected = torch.stack([torch.cat([t[0, 4:], t[1:n, 4:].mean(0)]) for t, n in zip(tokens, (3, 2), strict=True)])
+    torch.testing.assert_close(ClsMeanPool(width=2)(Stream(tokens, mask)), expected)

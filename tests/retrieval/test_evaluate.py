@@ -13,10 +13,11 @@ from vlp.data.evaluation import EvaluationSet
 from vlp.data.shards import ShardWriter
 from vlp.data.tokenizer import Tokenizer
 from vlp.model import VLModel
+from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import embed
 from vlp.retrieval.evaluate import evaluate, smallest_k
-from vlp.retrieval.ranks import count_image_to_text, count_text_to_image
+from vlp.retrieval.ranks import count_image_to_text, count_text_to_image, reranked_metrics, retrieval_metrics
 from vlp.retrieval.rerank import score_pairs, top_candidates
 
 
@@ -88,6 +89,22 @@ def test_another_model_can_make_the_shortlist(dataset: EvaluationSet) -> None:
     assert alone.first is None
     assert shortlisted.reranked == alone.full
     assert shortlisted.first == evaluate(two, dataset, EvaluationConfig(k=0), progress=False).first
+
+
+def test_a_bank_corrects_the_first_stage_and_what_is_reranked(dataset: EvaluationSet) -> None:
+    made = model(two_stream)
+    plain = evaluate(made, dataset, EvaluationConfig(k=2), progress=False)
+    banked = evaluate(made, dataset, EvaluationConfig(k=2, mix=1.0), bank=dataset, progress=False)
+    gallery = embed(made, dataset, EvaluationConfig().batch_size, progress=False)
+    corrected = normalised(gallery.first_stage(), gallery, gallery, EvaluationConfig().bank_beta)
+    assert plain.banked is None
+    assert banked.first == plain.first
+    assert banked.banked == retrieval_metrics(corrected, dataset.text_image)
+    assert banked.banked != banked.first
+    images, texts = top_candidates(corrected, 2)
+    second = score_pairs(made, gallery, images | texts, progress=False) + gallery.scale * corrected
+    assert banked.reranked == reranked_metrics(corrected, second, images, texts, dataset.text_image)
+    assert "and bank" in banked.table()
 
 
 def test_the_smallest_k_reaches_the_ceiling_and_one_less_does_not(dataset: EvaluationSet) -> None:

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel
 from tests.parts import batch
 from vlp.fusion.cross import CrossFusion
 from vlp.text.bert import BertText
+from vlp.types import Stream
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,28 @@ def test_frozen_layers_stay_and_drop_nothing(folder: Path) -> None:
     text.layers[1].register_forward_hook(lambda _, __, out: seen.append(out))
     text(b.text_ids, b.text_mask)
     torch.testing.assert_close(seen[0], shorter(b.text_ids, b.text_mask).tokens[b.text_mask])
+
+
+def test_levels_are_transformers_hidden_states(folder: Path) -> None:
+    b, theirs = batch(), BertModel.from_pretrained(folder).eval()
+    text = BertText(
+        vocab_size=60, width=32, layers=4, heads=4, hidden=48, max_positions=16, weights=str(folder), levels=(0, 3, 4)
+    ).eval()
+    with torch.no_grad():
+        states = theirs(input_ids=b.text_ids, attention_mask=b.text_mask.long(), output_hidden_states=True)
+        got = text(b.text_ids, b.text_mask).tokens
+    expected = torch.cat([states.hidden_states[level] for level in (0, 3, 4)], dim=-1)
+    assert text.width == 96
+    torch.testing.assert_close(got[b.text_mask], expected[b.text_mask], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="must rise from 0"):
+        BertText(vocab_size=60, width=32, layers=4, heads=4, levels=(0, 3))
+
+
+def test_a_fusion_reads_the_last_level(folder: Path) -> None:
+    b = batch()
+    fusion = CrossFusion(width=32, layers=2, heads=4, hidden=48, image_width=8).eval()
+    prepared = fusion.prepare(Stream(torch.randn(len(b), 5, 8), torch.ones(len(b), 5, dtype=torch.bool)))
+    several = Stream(torch.randn(*b.text_mask.shape, 96), b.text_mask)
+    last = Stream(several.tokens[..., 64:], b.text_mask)
+    torch.testing.assert_close(fusion(several, prepared).summary, fusion(last, prepared).summary)
+    torch.testing.assert_close(fusion.summarize(several, prepared), fusion.summarize(last, prepared))

@@ -39,6 +39,27 @@ def test_cached_prefix_gives_the_same_stream_and_only_the_tail_trains() -> None:
     assert trained == {n for n, p in encoder.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize("frozen", [0, 1, 2, 3])
+def test_levels_are_timms_intermediate_layers(tmp_path: Path, frozen: int) -> None:
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, num_classes=0, **OPTIONS).eval()
+    save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
+    encoder, b = vit(weights=str(tmp_path / "vit.safetensors"), frozen_blocks=frozen, levels=(1, 3)), batch()
+    found = theirs.forward_intermediates(
+        b.image, [0, 2], return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
+    )
+    expected = torch.cat([torch.cat([first, patches], 1) for patches, first in found], -1)
+    assert encoder.width == 2 * WIDTH
+    torch.testing.assert_close(encoder(b).tokens, expected, rtol=1e-5, atol=1e-5)
+    cached = replace(b, image=None, features=encoder.prefix(b.image))
+    torch.testing.assert_close(encoder(cached).tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(1, 2), (3, 1), (0, 3), (1, 1, 3), (1, 4)])
+def test_levels_that_leave_blocks_without_use_are_refused(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="end with the last layer, 3"):
+        vit(levels=levels)
+
+
 def test_positions_of_another_size_are_resampled() -> None:
     for make in (
         lambda size: TimmViT(name="vit_tiny_patch16_224", image_size=size, options=OPTIONS),

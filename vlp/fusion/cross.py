@@ -12,6 +12,7 @@ from vlp.layers.attention import KeysValues
 from vlp.layers.bert_weights import bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
 from vlp.layers.packing import Packing
+from vlp.layers.standardize import Standardize
 from vlp.types import Fused, Stream
 
 
@@ -35,7 +36,8 @@ class CrossFusion(nn.Module):
     """A stack of BERT layers with cross-attention. Gives `Fused(None, text, [CLS] or mean)`.
 
     `weights` is a Hugging Face BERT folder whose layers [first_layer, first_layer + layers) start the self-attention
-    and feed-forward parts; the cross-attention starts at random.
+    and feed-forward parts; the cross-attention starts at random. Of a text stream that shows several levels the last is
+    read, which is the encoder's own output. `standardize` brings the dimensions of the image tokens to one scale.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class CrossFusion(nn.Module):
         weights: str | None = None,
         first_layer: int = 6,
         summary: Summary = "cls",
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.width = width
+        self.standardize = Standardize(width=image_width) if standardize else nn.Identity()
         self.summary = summary
         self.checkpointing = False
         self.layers = nn.ModuleList(
@@ -64,12 +68,13 @@ class CrossFusion(nn.Module):
         init_transformer(self, width)
         if weights is not None:
             missing = self.load_state_dict(bert_layers(read_bert(weights), first_layer, layers), strict=False)
-            assert all(".cross" in key for key in missing.missing_keys)
+            assert all(".cross" in key or key.startswith("standardize.") for key in missing.missing_keys)
 
     def prepare(self, image: Stream) -> PreparedKeysValues:
         """Project the image's keys and values once for every pass that will read them."""
         mask = None if bool(image.mask.all()) else image.mask[:, None, None]
-        return PreparedKeysValues([_block(layer).cross.keys_values(image.tokens) for layer in self.layers], mask)
+        tokens = self.standardize(image.tokens)
+        return PreparedKeysValues([_block(layer).cross.keys_values(tokens) for layer in self.layers], mask)
 
     def forward(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Fused:
         """R texts (R, L, D) with the images `image_index` (R,) of `prepared`; None pairs them in order."""
@@ -114,7 +119,7 @@ class CrossFusion(nn.Module):
         one = len(prepared) == 1
         context = prepared if image_index is None or one else prepared.select(image_index)
         rows = Packing.of(text.mask)
-        return rows, rows.pack(text.tokens), context
+        return rows, rows.pack(text.tokens[..., -self.width :]), context
 
     def _run(self, layer: nn.Module, tokens: Tensor, rows: Packing, context: KeysValues, mask: Tensor | None) -> Tensor:
         if self.checkpointing and self.training:

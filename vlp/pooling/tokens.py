@@ -29,12 +29,19 @@ class MeanPool(nn.Module):
 
 
 class ClsMeanPool(nn.Module):
-    """First token and mean over the others side by side, (B, N, D) -> (B, 2 D), as DINOv2's linear probes read it."""
+    """First token and mean over the others side by side, (B, N, D) -> (B, 2 D), as DINOv2's linear probes read it.
+
+    `width` reads the last so many dimensions alone: of an encoder that shows several levels, the last ones.
+    """
+
+    def __init__(self, *, width: int | None = None) -> None:
+        super().__init__()
+        self.width = width
 
     def forward(self, stream: Stream) -> Tensor:
         """Stream to vector."""
-        others = Stream(stream.tokens[:, 1:], stream.mask[:, 1:])
-        return torch.cat([stream.tokens[:, 0], MeanPool()(others)], dim=1)
+        tokens = stream.tokens if self.width is None else stream.tokens[..., -self.width :]
+        return torch.cat([tokens[:, 0], MeanPool()(Stream(tokens[:, 1:], stream.mask[:, 1:]))], dim=1)
 
 
 class LastPool(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vlp.data.evaluation import EvaluationSet
 from vlp.model import VLModel
+from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import embed
 from vlp.retrieval.ranks import count_image_to_text, count_text_to_image, reranked_metrics, retrieval_metrics
@@ -21,19 +22,21 @@ def evaluate(
     config: EvaluationConfig,
     device: torch.device | str = "cpu",
     first_stage: tuple[VLModel, EvaluationSet] | None = None,
+    bank: EvaluationSet | None = None,
     progress: bool = True,
 ) -> Report:
     """Retrieve both ways over `dataset`.
 
     The first stage is the model's "itc", or that of `first_stage` (another model over the same pictures): it
     shortlists k items for each query, which the fused head "itm" orders anew. A model without a first stage, or
-    `config.full`, has every pair scored by the fused head. Scores are ranked as fp32 logits. The model's training
+    `config.full`, has every pair scored by the fused head. `bank` holds training queries that correct the first
+    stage (`retrieval/bank.py`). Scores are ranked as fp32 logits. The model's training
     mode is restored. Raises ValueError where the model has nothing to rank with, or a score is not finite.
     """
     training = model.training
     model.eval()
     try:
-        return _evaluate(model, dataset, config, device, first_stage, progress)
+        return _evaluate(model, dataset, config, device, first_stage, bank, progress)
     finally:
         model.train(training)
 
@@ -44,16 +47,17 @@ def _evaluate(
     config: EvaluationConfig,
     device: torch.device | str,
     first_stage: tuple[VLModel, EvaluationSet] | None,
+    bank: EvaluationSet | None,
     progress: bool,
 ) -> Report:
     started = time.perf_counter()
     gallery = embed(model, dataset, config.batch_size, device, progress)
-    first, scale = gallery.first_stage(), gallery.scale
+    ranked, ranker = gallery, model
     if first_stage is not None:
-        other = embed(
-            first_stage[0].eval(), _same_pictures(first_stage[1], dataset), config.batch_size, device, progress
-        )
-        first, scale = other.first_stage(), other.scale
+        ranker = first_stage[0].eval()
+        ranked = embed(ranker, _same_pictures(first_stage[1], dataset), config.batch_size, device, progress)
+    first, scale = ranked.first_stage(), ranked.scale
+    asked = None if bank is None else embed(ranker, bank, config.batch_size, device, progress)
     encoded = time.perf_counter()
     fused = "itm" in model.similarities
     if first is None and not fused:
@@ -65,6 +69,9 @@ def _evaluate(
         first=None if first is None else retrieval_metrics(first, dataset.text_image),
         encode_seconds=encoded - started,
     )
+    if first is not None and asked is not None:
+        first = normalised(first, ranked, asked, config.bank_beta)
+        report.banked = retrieval_metrics(first, dataset.text_image)
     if fused and (first is None or config.full):
         second = score_pairs(
             model, gallery, torch.ones(dataset.num_images, dataset.num_texts) > 0, config.rows, progress

@@ -16,6 +16,7 @@ class Report:
     images: int
     texts: int
     first: Metrics | None = None
+    banked: Metrics | None = None
     reranked: Metrics | None = None
     full: Metrics | None = None
     ceiling: dict[str, float] | None = None
@@ -27,7 +28,7 @@ class Report:
 
     def best(self) -> Metrics:
         """The metrics of the last stage that ran."""
-        found = self.full or self.reranked or self.first
+        found = self.full or self.reranked or self.banked or self.first
         assert found is not None
         return found
 
@@ -38,7 +39,8 @@ class Report:
     def table(self) -> str:
         """One row a stage, aligned for a terminal."""
         lines = [HEADER]
-        for name, metrics in (("first stage", self.first), (f"re-ranked k={self.k}", self.reranked)):
+        stages = (("first stage", self.first), ("... and bank", self.banked), (f"re-ranked k={self.k}", self.reranked))
+        for name, metrics in stages:
             if metrics is not None:
                 lines.append(_row(name, metrics))
         if self.full is not None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.pooling.tokens import ClsPool
+from vlp.similarity.projection import Projection
 from vlp.types import Stream
 
 
@@ -14,7 +15,8 @@ class CosineSimilarity(nn.Module):
     """Scores (B, C) = cosine * exp(logit_scale). One that splits into two vectors, so it can be indexed.
 
     `logit_scale` is ln(1 / temperature), CLIP's parametrisation; the temperature stays within [0.01, 0.5]
-    (`clamp`, called after each step).
+    (`clamp`, called after each step). `hidden` puts a hidden layer of that width, over standardised vectors and with
+    `dropout`, in front of each embedding (`Projection`): for encoders that stay as they were read.
     """
 
     def __init__(
@@ -26,12 +28,14 @@ class CosineSimilarity(nn.Module):
         temperature: float = 0.07,
         image_pool: nn.Module | None = None,
         text_pool: nn.Module | None = None,
+        hidden: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.image_pool = image_pool or ClsPool()
         self.text_pool = text_pool or ClsPool()
-        self.image_projection = nn.Linear(image_width, embed_dim)
-        self.text_projection = nn.Linear(text_width, embed_dim)
+        self.image_projection = _projection(image_width, hidden, embed_dim, dropout)
+        self.text_projection = _projection(text_width, hidden, embed_dim, dropout)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         self.embed_dim = embed_dim
 
@@ -59,6 +63,16 @@ class CosineSimilarity(nn.Module):
     def clamp(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
         self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+
+    def after_step(self) -> None:
+        """The clamp."""
+        self.clamp()
+
+
+def _projection(width: int, hidden: int | None, embed_dim: int, dropout: float) -> nn.Module:
+    if hidden is None:
+        return nn.Linear(width, embed_dim)
+    return Projection(width=width, hidden=hidden, embed_dim=embed_dim, dropout=dropout)
 
 
 def _unit(vectors: Tensor) -> Tensor:

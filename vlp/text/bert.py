@@ -1,11 +1,14 @@
 """BERT's text encoder over packed tokens, of any depth; depth 0 is the embedding alone (ViLT)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlp.layers.bert_weights import bert_embeddings, bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
+from vlp.layers.levels import check_levels
 from vlp.layers.packing import Packing
 from vlp.types import Stream, Tags
 
@@ -41,6 +44,8 @@ class BertText(nn.Module):
     [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
     `tags` makes room for a second segment (`embed_tags`); `causal` lets a token read no later one (CoCa, Miech 2021).
     With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
+    With `levels` a token is what it was after each of these layers (0 the embeddings; the last layer the last of them)
+    side by side: K D numbers for K levels.
     """
 
     def __init__(
@@ -57,10 +62,12 @@ class BertText(nn.Module):
         frozen_layers: int = 0,
         tags: bool = False,
         causal: bool = False,
+        levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
-        self.width = width
+        self.levels = check_levels(levels, 0, layers)
+        self.width = width * max(len(self.levels), 1)
         self.frozen_layers = frozen_layers
         self.causal = causal
         self.vocab_size = vocab_size
@@ -93,12 +100,15 @@ class BertText(nn.Module):
         rows = Packing.of(mask)
         reading = rows.causal() if self.causal else rows
         tokens = self.embeddings(ids, rows)
-        for layer in self.layers:
+        reached = [tokens] if 0 in self.levels else []
+        for number, layer in enumerate(self.layers, start=1):
             if self.checkpointing and self.training:
                 tokens = checkpoint(layer, tokens, reading, use_reentrant=False)
             else:
                 tokens = layer(tokens, reading)
-        return Stream(rows.restore(tokens, ids.shape[1]), mask)
+            if number in self.levels:
+                reached.append(tokens)
+        return Stream(rows.restore(torch.cat(reached or [tokens], dim=-1), ids.shape[1]), mask)
 
     def embed_tags(self, tags: Tags) -> Stream:
         """(P, T) tags to a stream (P, T, D): their embeddings alone, in the second segment."""

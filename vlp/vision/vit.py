@@ -1,5 +1,6 @@
 """Any timm vision transformer as an image encoder, with an optional frozen prefix whose output can be cached."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlp.layers.levels import check_levels
 from vlp.types import Batch, Stream
 
 
@@ -22,6 +24,9 @@ class TimmViT(nn.Module):
     `frozen_blocks` blocks get no gradient; their output (`prefix`) may be computed once for a data set
     (`vlp data features`) and arrives as `Batch.features`. `merge` averages squares of merge x merge patch tokens at
     the end of the prefix: the blocks and the fusion behind it then see N / merge^2 patches.
+
+    With `levels` a token is what it was after each of these blocks (counted from 1, the last block the last of them),
+    each through the final norm, side by side: K D numbers for K levels, as DINOv2's linear probes read several blocks.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class TimmViT(nn.Module):
         frozen_blocks: int = 0,
         merge: int = 1,
         drop_path: float = 0.0,
+        levels: Sequence[int] = (),
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -42,7 +48,8 @@ class TimmViT(nn.Module):
         if image_size % patch:
             raise ValueError(f"image_size {image_size} is not a multiple of {name}'s patch {patch}")
         self.image_size = image_size
-        self.width = int(self.vit.num_features)
+        self.levels = check_levels(levels, 1, len(self.vit.blocks))
+        self.width = int(self.vit.num_features) * max(len(self.levels), 1)
         self.frozen_blocks = frozen_blocks
         self.merge = merge
         self.checkpointing = False
@@ -58,12 +65,19 @@ class TimmViT(nn.Module):
             parameter.requires_grad = id(parameter) in trained
 
     def prefix(self, image: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, 1 + N, D): patch embedding, positions and the frozen blocks."""
+        """(B, 3, S, S) -> (B, 1 + N, D): patch embedding, positions and the frozen blocks.
+
+        With `levels` (B, 1 + N, K D): the K of them that the prefix reaches, its own end the last.
+        """
         tokens = self.vit.patch_embed(image)
         tokens = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(tokens)))
-        for block in self.vit.blocks[: self.frozen_blocks]:
+        reached = []
+        for number, block in enumerate(self.vit.blocks[: self.frozen_blocks], start=1):
             tokens = block(tokens)
-        return cast(Tensor, tokens if self.merge == 1 else self._merged(tokens))
+            if number in self.levels and number < self.frozen_blocks:
+                reached.append(tokens)
+        tokens = torch.cat([*reached, tokens], dim=-1)
+        return tokens if self.merge == 1 else self._merged(tokens)
 
     def _merged(self, tokens: Tensor) -> Tensor:
         first, (height, width) = self.vit.num_prefix_tokens, self.vit.patch_embed.grid_size
@@ -79,9 +93,14 @@ class TimmViT(nn.Module):
                 raise ValueError("this batch has neither pictures nor cached features for the vision transformer")
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_blocks):
                 tokens = self.prefix(batch.image)
-        for block in self.vit.blocks[self.frozen_blocks :]:
+        *reached, tokens = tokens.split(int(self.vit.num_features), dim=-1)
+        if self.frozen_blocks in self.levels:
+            reached.append(tokens)
+        for number, block in enumerate(self.vit.blocks[self.frozen_blocks :], start=self.frozen_blocks + 1):
             tokens = self._run(block, tokens)
-        tokens = self.vit.norm(tokens)
+            if number in self.levels:
+                reached.append(tokens)
+        tokens = torch.cat([self.vit.norm(level) for level in reached or [tokens]], dim=-1)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def _run(self, block: Any, tokens: Tensor) -> Tensor:
