@@ -24,7 +24,7 @@ from vlp.task import Task
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.small_run"])
-TIMING = ("samples_per_second", "data_wait", "encode_seconds", "score_seconds")
+TIMING = ("samples_per_second", "step_ms", "data_wait", "memory_gb", "mfu", "encode_seconds", "score_seconds")
 STEPS = 12
 
 
@@ -49,16 +49,16 @@ class Kill:
         setattr(self.owner, self.name, deadly)
 
 
-# Two safetensors files and six flushes a checkpoint; checkpoints after steps 3, 6, 9 and 12, of which two are kept.
+# Two safetensors files and eight flushes a checkpoint; checkpoints after steps 3, 6, 9 and 12, of which two are kept.
 KILLS: dict[str, list[tuple[str, str, int]]] = {
     "before the first checkpoint": [("task", "after_step", 2)],
     "in a step": [("task", "forward", 8)],
     "between optimizer and teacher": [("task", "after_step", 5)],
     "writing weights": [("checkpoint", "write_tensors", 3)],
     "writing optimizer state": [("checkpoint", "write_tensors", 4)],
-    "flushing": [("checkpoint", "_flush", 10)],
+    "flushing": [("checkpoint", "_flush", 12)],
     "before the move": [("checkpoint", "_move_into_place", 2)],
-    "after the move": [("checkpoint", "_flush", 14)],
+    "after the move": [("checkpoint", "_flush", 16)],
     "removing an old one": [("checkpoint", "_remove", 1)],
     "at the very end": [("checkpoint", "_move_into_place", 4)],
     "three times": [("task", "forward", 5), ("checkpoint", "write_tensors", 1), ("task", "after_step", 6)],

@@ -82,6 +82,13 @@ class Task(nn.Module):
             self.teacher.update(self._pending)
         self._pending = []
 
+    def discard_step(self) -> None:
+        """Instead of `after_step` for a step that is not taken: forget what its forward passes left for it."""
+        for part in (*self.model.children(), *self.objectives.values()):
+            if hasattr(part, "discard_step"):
+                cast(Any, part).discard_step()
+        self._pending = []
+
     def sync_teacher(self) -> None:
         """Make the teacher equal to the model, after weights were loaded into the model."""
         if self.teacher is not None:

@@ -7,11 +7,12 @@ the model unwrapped. Each would train without gradient exchange and without an e
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 
 from vlp.engine.run import RunConfig
@@ -63,6 +64,20 @@ def check_world(accelerator: Accelerator, run: RunConfig) -> None:
             f"the launcher's gradient_accumulation_steps {accelerator.gradient_accumulation_steps} overrides "
             f"run.accumulate={run.accumulate}; remove it from the launcher's settings"
         )
+
+
+def same_everywhere(accelerator: Accelerator, find: Callable[[], Any]) -> Any:
+    """What `find` gives on rank 0, on every rank; its error, too: ranks may see a disk differently."""
+    found: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            found[0] = find()
+        except ValueError as error:
+            found[1] = error
+    broadcast_object_list(found)
+    if found[1] is not None:
+        raise found[1]
+    return found[0]
 
 
 def wrap(accelerator: Accelerator, task: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
