@@ -94,11 +94,11 @@ def finish(process: Any, out: Path, code: int = 0) -> None:
 def lines(out: Path) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if not k.endswith(TIMING)} for record in records]
+    return [{k: v for k, v in record.items() if not k.endswith(TIMING) and "slowest" not in k} for record in records]
 
 
-def final(out: Path) -> dict[str, bytes]:
-    folder = checkpoint.checkpoint_path(out, STEPS)
+def final(out: Path, steps: int = STEPS) -> dict[str, bytes]:
+    folder = checkpoint.checkpoint_path(out, steps)
     return {name: (folder / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
