@@ -161,10 +161,10 @@ def test_killed_and_resumed_is_never_stopped(name: str, data: Path, unbroken: Pa
 @pytest.mark.slow
 def test_reading_processes_change_nothing_and_die_with_their_run(data: Path, unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(data, out, workers=1, kill=("task", "forward", 8))
+    process = start(data, out, workers=2, kill=("task", "forward", 8))
     finish(process, out, code=-signal.SIGKILL)
     check_nobody_left(process.pid)
-    finish(start(data, out, workers=1, resume=True), out)
+    finish(start(data, out, workers=2, resume=True), out)
     check_equal(out, unbroken)
 
 
