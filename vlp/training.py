@@ -30,9 +30,10 @@ from vlp.engine.optim import OptimConfig, build_optimizer
 from vlp.engine.provenance import provenance
 from vlp.engine.run import RunConfig
 from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
+from vlp.engine.sharding import restore_optimizer
 from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
-from vlp.engine.tensors import check_fit, load_optimizer, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
@@ -82,13 +83,20 @@ def _run(
     task.to(accelerator.device)
     adamw = build_optimizer(task, config.optim)
     guard = Guard(config.run, accelerator)
-    state = {} if begin is None else _restore(begin, task, adamw, guard, config, accelerator)
+    state = {} if begin is None else _restore(begin, task, guard, config, accelerator)
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
         batches = _primed(reading)
         meter = _meter(config.run, task, next(batches), accelerator)
-        wrapped, optimizer = launch.wrap(accelerator, task, adamw)
-        record = provenance() | {"config": source, "seed": config.run.seed}
+        micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
+        wrapped, optimizer = launch.wrap(
+            accelerator, task, adamw, run=config.run, micro_batch=micro_batch, clip=config.optim.clip
+        )
+        if begin is not None:
+            tensors = read_tensors(begin / OPTIMIZER)
+            restore_optimizer(accelerator, adamw, optimizer, task, tensors, begin / OPTIMIZER)
+        world = {"processes": accelerator.num_processes, "launch": accelerator.distributed_type.value}
+        record = provenance() | {"config": source, "seed": config.run.seed, **world}
         if accelerator.is_main_process:
             open_folder(Path(config.run.out), to_json(config), record, start)
         accelerator.wait_for_everyone()
@@ -98,6 +106,7 @@ def _run(
             accelerator=accelerator,
             task=task,
             optimizer=adamw,
+            prepared=optimizer,
             files={
                 CONFIG: json.dumps(to_json(config), indent=2).encode(),
                 "tokenizer.json": tokenizer.rust.to_str(pretty=True).encode(),
@@ -245,15 +254,8 @@ def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) 
     return task
 
 
-def _restore(
-    begin: Path,
-    task: Task,
-    adamw: torch.optim.AdamW,
-    guard: Guard,
-    config: TrainConfig,
-    accelerator: Accelerator,
-) -> dict[str, Any]:
-    """Fill task, optimizer and guard from the checkpoint to resume from; its state.json."""
+def _restore(begin: Path, task: Task, guard: Guard, config: TrainConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Fill task and guard from the checkpoint to resume from; its state.json."""
     changed = changed_fields(json.loads((begin / CONFIG).read_text()), to_json(config))
     if changed:
         text = f"resuming {begin} with another config: {', '.join(changed)} changed, so the run is not an exact repeat"
@@ -262,7 +264,6 @@ def _restore(
     tensors = read_tensors(begin / MODEL)
     check_fit(task.state_dict(), tensors, begin / MODEL, remedy)
     task.load_state_dict(tensors)
-    load_optimizer(adamw, task, read_tensors(begin / OPTIMIZER), begin / OPTIMIZER)
     state = checkpoint.read_state(begin)
     guard.load(state["guard"])
     if accelerator.scaler is not None and state["scaler"] is not None:
@@ -275,6 +276,10 @@ def _measure(
 ) -> Callable[[], Measured] | None:
     """Zero-shot retrieval on data.val, or None where there is none."""
     if not config.data.val:
+        return None
+    if accelerator.distributed_type is DistributedType.FSDP:
+        text = "no evaluation during this run: FSDP's weights are cut; use `vlp evaluate` on its checkpoints"
+        warnings.warn(text, stacklevel=3)
         return None
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)
 

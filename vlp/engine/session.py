@@ -20,8 +20,8 @@ from vlp.engine.guard import Guard
 from vlp.engine.log import Progress, Tracker, open_log, open_trackers
 from vlp.engine.retention import Retention
 from vlp.engine.run import RunConfig
+from vlp.engine.sharding import whole_optimizer, whole_state
 from vlp.engine.signals import Interrupted, Stopped, StopSignals
-from vlp.engine.tensors import optimizer_tensors
 from vlp.engine.writer import CheckpointWriter
 from vlp.types import Loss
 
@@ -46,6 +46,7 @@ class Session:
     accelerator: Accelerator
     task: nn.Module  # unwrapped
     optimizer: torch.optim.Optimizer
+    prepared: Any  # the optimizer as the launch wrapped it
     files: dict[str, bytes]
     state: dict[str, Any]
     measure: Callable[[], Measured] | None  # leaves the task in evaluation mode, or not: `evaluate` puts it back
@@ -101,21 +102,17 @@ class Session:
         self.accelerator.wait_for_everyone()
 
     def checkpoint(self, step: int) -> None:
-        """Write everything that a resumed run needs."""
+        """Write everything that a resumed run needs. Collective where weights or optimizer state are cut."""
+        tensors = {
+            MODEL: whole_state(self.accelerator, self.task),
+            OPTIMIZER: whole_optimizer(self.accelerator, self.optimizer, self.prepared, self.task),
+        }
         if self.is_main:
             scaler = None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             measured = self.measured[1] if self.measured[0] == step else {}
+            state = {"scaler": scaler, "guard": self.guard.state(), "metrics": self.metrics, "measured": measured}
             self._check_best(step)
-            self.writer.save(
-                step,
-                tensors={
-                    MODEL: self.task.state_dict(),
-                    OPTIMIZER: optimizer_tensors(self.optimizer, self.task),
-                },
-                files=self.files,
-                state=self.state
-                | {"scaler": scaler, "guard": self.guard.state(), "metrics": self.metrics, "measured": measured},
-            )
+            self.writer.save(step, tensors=tensors, files=self.files, state=self.state | state)
         self.accelerator.wait_for_everyone()
 
     def wants_stop(self) -> bool:
