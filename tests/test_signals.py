@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +77,9 @@ def check_stopped_and_resumed(out: Path, whole: Path, data: Path, world: int, na
     assert json.loads((out / "run.json").read_text())["starts"][-1]["ended"]["state"] == "finished"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))]
+)
 def test_a_signal_stops_a_run_that_goes_on_as_if_it_had_not(
     number: signal.Signals, data: Path, unbroken: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -133,9 +137,13 @@ def test_handlers_are_put_back_and_a_second_interrupt_is_one() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
 
-def test_a_signal_that_is_held_back_comes_afterwards() -> None:
+def test_a_process_started_while_signals_are_held_back_is_deaf_to_them_and_none_is_lost() -> None:
+    child = [sys.executable, "-c", "import os, signal; [os.kill(os.getpid(), n) for n in (15, 2, 10)]; print('alive')"]
     with StopSignals() as signals:
         with held_back():
+            deaf = subprocess.run(child, capture_output=True, text=True)
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert signals.received is None
         assert signals.received is signal.SIGUSR1
+        hearing = subprocess.run(child, capture_output=True, text=True)
+    assert (deaf.returncode, deaf.stdout) == (0, "alive\n")
+    assert (hearing.returncode, hearing.stdout) == (-signal.SIGTERM, "")

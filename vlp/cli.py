@@ -86,7 +86,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. 0 = done, 1 = stopped by a fault of the run, 2 = a mistake in the request, 130 = interrupted."""
+    """Run one command. 0 = done, 1 = stopped by a fault of the run, 2 = a mistake in the request, 130 = interrupted.
+
+    A training that a signal stopped, saved and ready for --resume, ends by SystemExit with 75 (`engine/signals.py`).
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else "".join(words[:1])
     if name not in COMMANDS:

@@ -62,8 +62,9 @@ class StopSignals:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait while this runs. Processes started here never get them: a reading process must not die of a signal
-    that was sent to the whole process group while the run still finishes its step."""
+    """Processes started here never hear the signals: a reading process must not die of one that was sent to the whole
+    process group while the run still finishes its step. For this process none is lost: they wait, or another thread
+    takes them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
