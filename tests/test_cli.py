@@ -141,8 +141,8 @@ def test_this_projects_errors_are_lines_and_codes(
     name: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from vlp.config import ConfigError
+    from vlp.engine.guard import DivergenceError
     from vlp.engine.launch import LaunchError
-    from vlp.engine.loop import DivergenceError
     from vlp.engine.tensors import CheckpointError
 
     kinds = {c.__name__: c for c in (CheckpointError, DivergenceError, ConfigError, LaunchError)}

@@ -180,7 +180,9 @@ def test_importing_vlp_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["export", "search", "evaluate", "data synthesize", "data karpathy", "config", "systems"]
+    "command",
+    ["export", "search", "evaluate", "checkpoint average", "runs plot", "data synthesize", "data karpathy", "config"]
+    + ["systems"],
 )
 def test_help_of_every_command_is_light(command: str) -> None:
     code = f"""

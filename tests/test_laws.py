@@ -97,6 +97,17 @@ def test_every_parameter_gets_a_gradient(system: object) -> None:
 
 
 @BOTH
+def test_a_batch_without_a_masked_word_is_a_batch(system: object) -> None:
+    task = make(system)
+    task.objectives["mlm"].probability = 0.0  # a few short captions, as on one of many ranks
+    loss = task(batch())
+    loss.value.backward()
+    assert torch.isfinite(loss.value)
+    assert float(loss.report["mlm"]) == 0.0
+    assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
+
+
+@BOTH
 def test_the_record_of_a_task_builds_the_same_task(system: object) -> None:
     record = to_json(lazy(Task)(**system()))  # type: ignore[operator]
     torch.manual_seed(3)

@@ -43,7 +43,14 @@ def test_a_run_writes_where_its_numbers_come_from(trained: Path) -> None:
     assert {"command", "versions", "commit", "time", "machine"} <= set(first)
     checkpoint = newest(trained)
     assert checkpoint is not None
-    names = {"model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json", "state.json"}
+    names = {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "state.json",
+        "manifest.json",
+    }
     assert {p.name for p in checkpoint.iterdir()} == names
 
 

@@ -54,6 +54,19 @@ COMMANDS = {
         "list the published systems, check that they build and train",
         "vlp systems\nvlp systems --check uniter albef",
     ),
+    "checkpoint inspect": Command(
+        "vlp.engine.inspection", "show what is in a checkpoint", "vlp checkpoint inspect runs/debug"
+    ),
+    "checkpoint verify": Command(
+        "vlp.engine.inspection", "check checkpoints against their checksums", "vlp checkpoint verify runs/debug"
+    ),
+    "checkpoint average": Command(
+        "vlp.engine.inspection",
+        "write the mean of several checkpoints' weights",
+        "vlp checkpoint average runs/debug --out runs/debug-averaged",
+    ),
+    "runs": Command("vlp.engine.runs", "list the runs in a folder", "vlp runs runs"),
+    "runs plot": Command("vlp.engine.runs", "list the runs in a folder and draw their curves", "vlp runs plot runs"),
     "data synthesize": Command(
         "data_tools.synthesize",
         "make the synthetic world",
@@ -73,9 +86,12 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. 0 = done, 1 = stopped by a fault of the run, 2 = a mistake in the request, 130 = interrupted."""
+    """Run one command. 0 = done, 1 = stopped by a fault of the run, 2 = a mistake in the request, 130 = interrupted.
+
+    A training that a signal stopped, saved and ready for --resume, ends by SystemExit with 75 (`engine/signals.py`).
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    name = " ".join(words[:2]) if words[:1] == ["data"] else "".join(words[:1])
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else "".join(words[:1])
     if name not in COMMANDS:
         return _overview(words)
     command = COMMANDS[name]
@@ -106,8 +122,9 @@ def _run(name: str, command: Command, words: list[str]) -> int:
 
 
 def _overview(words: list[str]) -> int:
-    """Help, the error for an unknown command, or the list of `vlp data` verbs."""
-    prefix = "data " if words[:1] == ["data"] else ""
+    """Help, the error for an unknown command, or the list of a command's verbs (`vlp data`, `vlp checkpoint`)."""
+    verbs = words and any(name.startswith(f"{words[0]} ") for name in COMMANDS)
+    prefix = f"{words[0]} " if verbs else ""
     shown = {name.removeprefix(prefix): c.help for name, c in COMMANDS.items() if name.startswith(prefix)}
     parser = argparse.ArgumentParser(
         prog=f"vlp {prefix}".strip(),

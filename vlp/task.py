@@ -72,12 +72,21 @@ class Task(nn.Module):
         """Once an optimizer step: teacher and queue, running statistics, dictionaries, the mix's step, temperatures."""
         if self.mix is not None:
             cast(Tensor, self.mix_steps).add_(1)
-        for part in (p for whole in (self.model, self.objectives) for p in whole.modules()):
-            if hasattr(part, "after_step"):
-                cast(Any, part).after_step()
+        self._tell("after_step")
         if self.teacher is not None:
             self.teacher.update(self._pending)
         self._pending = []
+
+    def discard_step(self) -> None:
+        """Instead of `after_step` for a step that is not taken: forget what its forward passes left for it."""
+        self._tell("discard_step")
+        self._pending = []
+
+    def _tell(self, method: str) -> None:
+        """Call a method on every part of model and objectives that has it, parts within parts included."""
+        for part in (p for whole in (self.model, self.objectives) for p in whole.modules()):
+            if hasattr(part, method):
+                getattr(part, method)()
 
     def sync_teacher(self) -> None:
         """Make the teacher equal to the model, after weights were loaded into the model."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from vlp.layers.shards import held
 from vlp.model import VLModel
 
 
@@ -67,7 +68,7 @@ class Teacher(nn.Module):
         ours = list(self.copy.parameters())
         theirs = [p for part in self.source for p in part.parameters()]
         moving = [(o, t) for o, t in zip(ours, theirs, strict=True) if t.requires_grad]
-        torch._foreach_lerp_([o for o, _ in moving], [t for _, t in moving], 1 - self.momentum)
+        torch._foreach_lerp_([held(o) for o, _ in moving], [held(t) for _, t in moving], 1 - self.momentum)
         self._copy_buffers()
         for image, text, ids in pending if self.has_queue else []:
             self._push(image, text, ids)

@@ -2,13 +2,16 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 
 from vlp.config import ConfigError, Lazy, build, from_json, to_json
@@ -18,21 +21,27 @@ from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
 from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint, launch
+from vlp.engine.flops import count_flops, peak_flops
 from vlp.engine.folder import CONFIG, changed_fields, find_start, open_folder
+from vlp.engine.guard import Guard
 from vlp.engine.loop import Hooks, train
+from vlp.engine.meter import Meter
 from vlp.engine.optim import OptimConfig, build_optimizer
 from vlp.engine.precision import resolve_precision
 from vlp.engine.provenance import provenance
 from vlp.engine.run import RunConfig
 from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
+from vlp.engine.sharding import restore_optimizer
+from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
-from vlp.engine.tensors import check_fit, load_optimizer, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
 from vlp.task import Task
 from vlp.teacher import Teacher
 from vlp.trial import try_task
+from vlp.types import Batch
 
 
 @dataclass
@@ -54,55 +63,80 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
     """Train `config` (or only try its first step) and return the newest metrics. `source` names the config file.
 
     Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`; the files that the
-    parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step.
+    parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step,
+    and Stopped (exit code 75) after a signal.
     """
     config.run.check()
     config.run.precision = resolve_precision(config.run.precision)  # so that the record says what was computed in
     accelerator = launch.start(config.run)
     if dry_run:
         return _try(config, accelerator)
-    begin = find_start(Path(config.run.out), resume)
+    with StopSignals() as signals:
+        return _run(config, resume, source, accelerator, signals)
+
+
+def _run(
+    config: TrainConfig, resume: bool, source: str, accelerator: Accelerator, signals: StopSignals
+) -> dict[str, float]:
+    begin = launch.same_everywhere(accelerator, lambda: find_start(Path(config.run.out), resume))
     tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.train)
     loader = _loader(config, tokenizer, accelerator)
     task = _task(config, begin, tokenizer)
     measure = _measure(config, task, tokenizer, accelerator)
     task.to(accelerator.device)
     adamw = build_optimizer(task, config.optim)
-    state = {} if begin is None else _restore(begin, task, adamw, config, accelerator)
+    guard = Guard(config.run, accelerator)
+    state = {} if begin is None else _restore(begin, task, guard, config, accelerator)
     start = state.get("step", 0)
-    wrapped, optimizer = launch.wrap(accelerator, task, adamw)
-    record = provenance() | {"config": source, "seed": config.run.seed}
-    if accelerator.is_main_process:
-        open_folder(Path(config.run.out), to_json(config), record, start)
-    accelerator.wait_for_everyone()
-    session = Session(
-        run=config.run,
-        config=to_json(config),
-        accelerator=accelerator,
-        task=task,
-        optimizer=adamw,
-        files={
-            CONFIG: json.dumps(to_json(config), indent=2).encode(),
-            "tokenizer.json": tokenizer.rust.to_str(pretty=True).encode(),
-        },
-        state=record,
-        measure=measure,
-        bad_samples=loader.report,
-        start=start,
-        metrics=state.get("metrics", {}),
-    )
-    train(
-        task=wrapped,
-        inner=task,
-        optimizer=optimizer,
-        batches=loader.batches(start),
-        accelerator=accelerator,
-        run=config.run,
-        optim=config.optim,
-        hooks=Hooks(session.log, session.evaluate, session.checkpoint),
-        start=start,
-    )
-    return session.finish()
+    with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
+        batches = _primed(reading)
+        meter = _meter(config.run, task, next(batches), accelerator)
+        micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
+        wrapped, optimizer = launch.wrap(
+            accelerator, task, adamw, run=config.run, micro_batch=micro_batch, clip=config.optim.clip
+        )
+        if begin is not None:
+            tensors = read_tensors(begin / OPTIMIZER)
+            restore_optimizer(accelerator, adamw, optimizer, task, tensors, begin / OPTIMIZER)
+        world = {"processes": accelerator.num_processes, "launch": accelerator.distributed_type.value}
+        record = provenance() | {"config": source, "seed": config.run.seed, **world}
+        if accelerator.is_main_process:
+            open_folder(Path(config.run.out), to_json(config), record, start)
+        accelerator.wait_for_everyone()
+        session = Session(
+            run=config.run,
+            config=to_json(config),
+            accelerator=accelerator,
+            task=task,
+            optimizer=adamw,
+            prepared=optimizer,
+            files={
+                CONFIG: json.dumps(to_json(config), indent=2).encode(),
+                "tokenizer.json": tokenizer.rust.to_str(pretty=True).encode(),
+            },
+            state=record,
+            measure=measure,
+            bad_samples=loader.report,
+            start=start,
+            guard=guard,
+            signals=signals,
+            metrics=state.get("metrics", {}),
+        )
+        with session.recorded():
+            last = train(
+                task=wrapped,
+                inner=task,
+                optimizer=optimizer,
+                batches=batches,
+                accelerator=accelerator,
+                run=config.run,
+                optim=config.optim,
+                hooks=Hooks(session.log, session.evaluate, session.checkpoint, session.skip, session.wants_stop),
+                guard=guard,
+                meter=meter,
+                start=start,
+            )
+        return session.finish(last)
 
 
 def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
@@ -192,6 +226,24 @@ def _loader(config: TrainConfig, tokenizer: Tokenizer, accelerator: Accelerator)
     )
 
 
+def _primed(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The first batch twice (once to look at), then the others. The reading processes start here, deaf to signals."""
+    with held_back():
+        first = next(batches)
+    return chain([first, first], batches)
+
+
+def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator) -> Meter:
+    """A meter that knows FLOPs, where a whole step fits beside the whole model: not when parameters are sharded."""
+    sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    if not run.mfu or sharded or accelerator.scaler is not None:
+        return Meter()
+    with accelerator.autocast():
+        flops = count_flops(task, batch.to(accelerator.device))
+    peak = peak_flops(accelerator.device, accelerator.mixed_precision)
+    return Meter(flops_per_sample=flops, peak_flops=peak)
+
+
 def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:
     """The task with its starting weights, those of `begin` excepted."""
     fresh = begin is None
@@ -205,10 +257,8 @@ def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) 
     return task
 
 
-def _restore(
-    begin: Path, task: Task, adamw: torch.optim.AdamW, config: TrainConfig, accelerator: Accelerator
-) -> dict[str, Any]:
-    """Fill task and optimizer from the checkpoint to resume from; its state.json."""
+def _restore(begin: Path, task: Task, guard: Guard, config: TrainConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Fill task and guard from the checkpoint to resume from; its state.json."""
     changed = changed_fields(json.loads((begin / CONFIG).read_text()), to_json(config))
     if changed:
         text = f"resuming {begin} with another config: {', '.join(changed)} changed, so the run is not an exact repeat"
@@ -217,8 +267,8 @@ def _restore(
     tensors = read_tensors(begin / MODEL)
     check_fit(task.state_dict(), tensors, begin / MODEL, remedy)
     task.load_state_dict(tensors)
-    load_optimizer(adamw, task, read_tensors(begin / OPTIMIZER), begin / OPTIMIZER)
     state = checkpoint.read_state(begin)
+    guard.load(state["guard"])
     if accelerator.scaler is not None and state["scaler"] is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     return state
@@ -229,6 +279,10 @@ def _measure(
 ) -> Callable[[], Measured] | None:
     """Zero-shot retrieval on data.val, or None where there is none."""
     if not config.data.val:
+        return None
+    if accelerator.distributed_type is DistributedType.FSDP:
+        text = "no evaluation during this run: FSDP's weights are cut; use `vlp evaluate` on its checkpoints"
+        warnings.warn(text, stacklevel=3)
         return None
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)
     bank = open_bank(config, tokenizer)

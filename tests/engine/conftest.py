@@ -11,7 +11,9 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
 from vlp.engine import launch
+from vlp.engine.guard import Guard
 from vlp.engine.loop import Hooks, train
+from vlp.engine.meter import Meter
 from vlp.engine.optim import OptimConfig, build_optimizer
 from vlp.engine.run import RunConfig
 from vlp.types import Batch, Loss
@@ -34,6 +36,9 @@ class ToyTask(nn.Module):
 
     def after_step(self) -> None:
         self.steps += 1
+
+    def discard_step(self) -> None:
+        pass
 
 
 def toy_batch(step: int, size: int = 8) -> Batch:
@@ -74,6 +79,8 @@ class Toy:
     logs: dict[int, dict[str, float]] = field(default_factory=dict)
     on_evaluate: Callable[[int], Any] = lambda step: None
     on_checkpoint: Callable[[int], Any] = lambda step: None
+    skips: dict[int, tuple[str, list[list[str]]]] = field(default_factory=dict)  # step -> cause, keys
+    stop_at: int | None = None  # the step during which the run is asked to stop
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.run.seed)
@@ -81,9 +88,13 @@ class Toy:
         self.inner = ToyTask(self.dropout)
         self.adamw = build_optimizer(self.inner, self.optim)
         self.task, self.optimizer = launch.wrap(self.accelerator, self.inner, self.adamw)
+        self.guard = Guard(self.run, self.accelerator)
+        self.asked = 0
+        self.last = -1
 
     def train(self, batches: Iterator[Batch] | None = None, start: int = 0) -> "Toy":
-        train(
+        self.asked = start
+        self.last = train(
             task=self.task,
             inner=self.inner,
             optimizer=self.optimizer,
@@ -91,7 +102,9 @@ class Toy:
             accelerator=self.accelerator,
             run=self.run,
             optim=self.optim,
-            hooks=Hooks(self._log, self._evaluate, self._checkpoint),
+            hooks=Hooks(self._log, self._evaluate, self._checkpoint, self._skip, self._wants_stop),
+            guard=self.guard,
+            meter=Meter(),
             start=start,
         )
         return self
@@ -99,9 +112,17 @@ class Toy:
     def weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.inner.state_dict().items()}
 
-    def _log(self, step: int, values: dict[str, float]) -> None:
+    def _log(self, step: int, values: dict[str, float], ranks: list[dict[str, float]]) -> None:
         self.calls.append(("log", step))
         self.logs[step] = values
+
+    def _skip(self, step: int, cause: str, losses: list[Loss], keys: list[list[str]]) -> None:
+        self.calls.append(("skip", step))
+        self.skips[step] = (cause, keys)
+
+    def _wants_stop(self) -> bool:
+        self.asked += 1
+        return self.stop_at is not None and self.asked >= self.stop_at
 
     def _evaluate(self, step: int) -> None:
         self.calls.append(("evaluate", step))

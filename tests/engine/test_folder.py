@@ -1,6 +1,7 @@
 """A run's folder: what is refused, what is cut back, what is recorded."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from vlp.config import ConfigError
 from vlp.engine.checkpoint import save
-from vlp.engine.folder import changed_fields, cut_log, find_start, open_folder
+from vlp.engine.folder import changed_fields, cut_log, find_start, open_folder, record_end
 from vlp.engine.provenance import provenance
 
 
@@ -53,7 +54,13 @@ def test_every_start_is_recorded(tmp_path: Path) -> None:
     open_folder(run, {"steps": 10}, {"command": "first"}, 0)
     open_folder(run, {"steps": 20}, {"command": "second"}, 10)
     starts = json.loads((run / "run.json").read_text())["starts"]
-    assert starts == [{"from_step": 0, "command": "first"}, {"from_step": 10, "command": "second"}]
+    assert [(s["from_step"], s["command"], s["process"]["pid"]) for s in starts] == [
+        (0, "first", os.getpid()),
+        (10, "second", os.getpid()),
+    ]
+    record_end(run, "finished", 20)
+    last = json.loads((run / "run.json").read_text())["starts"][-1]
+    assert (last["ended"]["state"], last["ended"]["step"]) == ("finished", 20)
     assert json.loads((run / "config.json").read_text()) == {"steps": 20}
 
 

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import torch
 
 from vlp.config import ConfigError
 from vlp.engine.log import Progress, duration, open_log, open_trackers
@@ -45,20 +47,40 @@ def test_eta_is_the_pace_since_the_start_of_this_process(monkeypatch: pytest.Mon
     assert duration(3725.4) == "1:02:05"
 
 
-def test_the_meter_counts_every_process_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+class FourRanks:
+    """Stands for an accelerator: three ranks like this one, and a last one that reads for two seconds more."""
+
+    device = torch.device("cpu")
+
+    def gather(self, row: torch.Tensor) -> torch.Tensor:
+        late = row.clone()
+        late[0, 2] += 2
+        return torch.cat([row, row, row, late])
+
+
+def test_the_meter_counts_every_rank_names_the_late_one_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    meter = Meter(num_processes=4)
-    with meter.waiting():
-        now[0] += 1
-    now[0] += 3
+    meter = Meter(flops_per_sample=3.0, peak_flops=15.0)
+    for what, seconds in (("data", 1), ("forward", 2), ("backward", 1), ("paused", 100)):
+        with meter.timed(what):
+            now[0] += seconds
     meter.count(10)
-    with meter.pause():
-        now[0] += 100
-    assert meter.read() == {"samples_per_second": pytest.approx(10.0), "data_wait": pytest.approx(0.25)}
+    for _ in range(2):
+        meter.step()
+    rates, ranks = meter.read(cast(Any, FourRanks()))
+    assert rates["samples_per_second"] == pytest.approx(10.0)  # 4 x 10 in 4 s
+    assert rates["step_ms"] == pytest.approx(2000)
+    assert rates["data_wait"] == pytest.approx((3 * 1 + 3) / 4 / 4)
+    assert rates["mfu"] == pytest.approx(10 * 3 / (4 * 15))
+    assert (rates["slowest_rank"], rates["slowest_rank_ms"]) == (3, pytest.approx(2500))
+    assert [row["data_ms"] for row in ranks] == pytest.approx([500, 500, 500, 1500])
+    assert ranks[0]["backward_ms"] == pytest.approx(500)
+    assert ranks[0]["memory_gb"] > 0.05
     now[0] += 1
     meter.count(1)
-    assert meter.read() == {"samples_per_second": pytest.approx(4.0), "data_wait": 0.0}
+    meter.step()
+    assert meter.read(cast(Any, FourRanks()))[0]["samples_per_second"] == pytest.approx(4.0)
 
 
 def test_unknown_trackers_are_named() -> None:

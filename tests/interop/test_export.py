@@ -18,6 +18,7 @@ from vlp import cli
 from vlp.config import Lazy
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.shards import ShardFolder
+from vlp.engine.manifest import write_manifest
 from vlp.engine.tensors import CheckpointError, read_tensors
 from vlp.interop.folder import export
 from vlp.loading import ExportError, RetrievalModel
@@ -113,14 +114,10 @@ def test_an_export_needs_no_other_file(data: Path, tmp_path: Path, monkeypatch: 
 
 
 def _rewrite(checkpoint: Path, name: str, text: str) -> None:
-    """Change a file of a checkpoint, and its fingerprint."""
-    import zlib
-
+    """Change a file of a checkpoint, and its entry in the manifest."""
     (checkpoint / name).write_text(text)
-    state = json.loads((checkpoint / "state.json").read_text())
-    recorded = state["files"][name]
-    recorded |= {key: (len(text) if key == "bytes" else zlib.crc32(text.encode())) for key in recorded}
-    (checkpoint / "state.json").write_text(json.dumps(state))
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint)
 
 
 def test_stored_precision(two_stream: Path, data: Path, tmp_path: Path) -> None:

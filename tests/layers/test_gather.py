@@ -1,61 +1,90 @@
-"""Two ranks equal one rank with the joined batch, in loss and gradients."""
+"""W ranks equal one rank with the joined batch, in loss and gradients, for every loss that gathers."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch import Tensor, nn
 
-from tests.parts import batch, two_stream
+from tests import ranks
+from tests.parts import WIDTH, batch, two_stream
 from vlp.config import build, lazy
 from vlp.objectives.itc import ITC
+from vlp.objectives.late_contrast import LateContrast
 from vlp.objectives.sigmoid import SigmoidContrast
+from vlp.similarity.late import LateInteraction
 from vlp.task import Task
 from vlp.types import Batch
 from vlp.view import View
+
+SIZE = 12  # pairs of the joined batch: divides by 1, 2 and 3
+OBJECTIVES = {
+    "itc": lambda: ITC(),
+    "itc with teacher and queue": lambda: ITC(),
+    "sigmoid": lambda: SigmoidContrast(),
+    "sigmoid in chunks": lambda: SigmoidContrast(chunk=3),
+    "late interaction": lambda: LateContrast(max_length=12),
+}
 
 
 def part(b: Batch, rank: int, world: int) -> Batch:
     n = len(b) // world
     cut = slice(rank * n, (rank + 1) * n)
     names = ("text_ids", "text_mask", "word_ids", "image_id", "caption_id", "image")
-    return Batch(**{k: getattr(b, k)[cut] for k in names})
+    return replace(b, **{k: getattr(b, k)[cut] for k in names})
 
 
-def loss_and_gradients(b: Batch, form: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def make(form: str) -> tuple[Task, nn.Module]:
+    """The tiny system in float64 and the objective; with a queue whose slots are half written."""
     torch.manual_seed(0)
-    task: Task = build(lazy(Task)(**two_stream(teacher=form == "teacher")))
-    task, b = task.double(), replace(b, image=b.image.double())
-    objective = (SigmoidContrast(chunk=3) if form == "sigmoid" else ITC()).double()
-    value = objective(View(task.model, b, momentum=task.teacher)).value
+    parts = two_stream(teacher="queue" in form)
+    parts["model"].kwargs["similarities"]["late"] = lazy(LateInteraction)(
+        image_width=WIDTH, text_width=WIDTH, embed_dim=8
+    )
+    task: Task = build(lazy(Task)(**parts))
+    if task.teacher is not None:
+        ids = torch.arange(100, 110)
+        rows = torch.nn.functional.normalize(torch.randn(10, 16), dim=1)
+        task.teacher.update([(rows, rows.flip(0), ids)])
+    return task.double(), OBJECTIVES[form]().double()
+
+
+def loss_and_gradients(b: Batch, form: str) -> tuple[Tensor, dict[str, Tensor]]:
+    task, objective = make(form)
+    assert b.image is not None
+    value = objective(View(task.model, replace(b, image=b.image.double()), momentum=task.teacher)).value
     value.backward()
-    return value.detach(), {
-        n: p.grad for n, p in [*task.model.named_parameters(), *objective.named_parameters()] if p.grad is not None
-    }
+    named = [*task.model.named_parameters(), *objective.named_parameters()]
+    return value.detach(), {name: p.grad for name, p in named if p.grad is not None}
 
 
-def work(rank: int, world: int, folder: str, form: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": str(world)}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    value, gradients = loss_and_gradients(part(batch(), rank, world), form)
-    for tensor in [value, *gradients.values()]:  # what DDP does
-        dist.all_reduce(tensor)
-        tensor /= world
-    if rank == 0:
-        torch.save({"value": value, **gradients}, f"{folder}/joined.pt")
-    dist.destroy_process_group()
+def work(folder: str) -> None:
+    """One rank: every form on its part of the batch, averaged over the ranks as DDP does."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("gloo")
+    for form in OBJECTIVES:
+        value, gradients = loss_and_gradients(part(batch(SIZE), rank, world), form)
+        for tensor in [value, *gradients.values()] if world > 1 else []:
+            dist.all_reduce(tensor)
+            tensor /= world
+        if rank == 0:
+            torch.save({"value": value, **gradients}, f"{folder}/{form}.pt")
 
 
-def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
-    for form in ("itc", "teacher", "sigmoid"):
-        folder = tmp_path / form
-        folder.mkdir()
-        mp.spawn(work, args=(2, str(folder), form), nprocs=2)
-        joined = torch.load(folder / "joined.pt", weights_only=True)
-        value, gradients = loss_and_gradients(batch(), form)
+@pytest.mark.parametrize("world", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_ranks_equal_one_with_the_joined_batch(world: int, tmp_path: Path) -> None:
+    ranks.finish(ranks.start(world, tmp_path / "run", work, str(tmp_path)), tmp_path / "run")
+    for form in OBJECTIVES:
+        joined = torch.load(tmp_path / f"{form}.pt", weights_only=True)
+        value, gradients = loss_and_gradients(batch(SIZE), form)
         torch.testing.assert_close(joined.pop("value"), value, rtol=1e-7, atol=1e-7)
         assert joined.keys() == gradients.keys()
+        assert len(gradients) > 40
         for name, gradient in gradients.items():
-            torch.testing.assert_close(joined[name], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                joined[name], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, n=name, f=form: f"{f}, {n}: {m}"
+            )

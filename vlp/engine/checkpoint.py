@@ -1,26 +1,29 @@
 """Checkpoints: folders that are whole or not there.
 
-    step-00000100/  model.safetensors  optimizer.safetensors  config.json  tokenizer.json  state.json
+    step-00000100/  model.safetensors  optimizer.safetensors  config.json  tokenizer.json  state.json  manifest.json
 
-A checkpoint is written to a hidden folder beside its place, flushed to disk and renamed. `state.json`, written last,
-records step, seed, versions, and size and CRC-32 of every other file; a folder that disagrees with it is passed over.
+A checkpoint is written to a hidden folder beside its place, flushed to disk and renamed. `state.json` records step,
+seed, versions and metrics; `manifest.json`, written last, size and SHA-256 of every file. A folder that disagrees with
+its manifest is passed over. Folders without one (version 0) are refused.
 """
 
 import json
 import os
 import re
 import shutil
+import time
 import warnings
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
-from vlp.engine.tensors import CheckpointError, write_tensors
+from vlp.engine.manifest import MANIFEST, STATE, VersionError, verify, write_manifest
+from vlp.engine.retention import Retention
+from vlp.engine.tensors import CheckpointError, Frozen, write_tensors
 
-STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -33,12 +36,12 @@ def save(
     run: Path,
     step: int,
     *,
-    tensors: Mapping[str, Mapping[str, Tensor]],
+    tensors: Mapping[str, Mapping[str, Tensor] | Frozen],
     files: Mapping[str, bytes],
     state: Mapping[str, Any],
-    keep: int = 0,
+    retention: Retention = Retention(),  # noqa: B008 (frozen)
 ) -> Path:
-    """Write the checkpoint of `step` in one move, then remove all but the newest `keep` (0 = keep all).
+    """Write the checkpoint of `step` in one move, then remove those that `retention` does not keep.
 
     `tensors` and `files` map file names to contents. Raises CheckpointError when it cannot be written; earlier
     checkpoints are then as they were.
@@ -52,17 +55,33 @@ def save(
             write_tensors(hidden / name, named)
         for name, content in files.items():
             (hidden / name).write_bytes(content)
-        record = {"step": step, **state, "files": {p.name: _fingerprint(p) for p in sorted(hidden.iterdir())}}
+        record = {"step": step, "written": time.time(), **state}
         (hidden / STATE).write_text(json.dumps(record, indent=2) + "\n")
+        write_manifest(hidden)
         for path in [*hidden.iterdir(), hidden]:
             _flush(path)
         _move_into_place(hidden, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(hidden, ignore_errors=True)
         raise CheckpointError(f"checkpoint {folder} could not be written ({error}); earlier ones are intact") from error
-    for old in list_checkpoints(run)[:-keep] if keep else []:
-        _remove(old)
+    prune(run, step, retention)
     return folder
+
+
+def prune(run: Path, step: int, retention: Retention) -> None:
+    """Remove the checkpoints that are not kept once `step` is written."""
+    folders = {int(folder.name.removeprefix("step-")): folder for folder in list_checkpoints(run)}
+    kept = retention.kept({s: _known(folder) for s, folder in folders.items()}, step)
+    for s, folder in folders.items():
+        if s not in kept:
+            _remove(folder)
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    try:
+        return read_state(folder)
+    except CheckpointError:  # damaged: nothing is known of it
+        return {}
 
 
 def _move_into_place(hidden: Path, folder: Path) -> None:
@@ -94,14 +113,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _fingerprint(path: Path) -> dict[str, int]:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return {"bytes": path.stat().st_size, "crc32": crc}
-
-
 def list_checkpoints(run: Path) -> list[Path]:
     """Checkpoint folders of a run, oldest step first, whole or not."""
     found = [p for p in run.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)] if run.is_dir() else []
@@ -117,27 +128,22 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def verify(folder: Path) -> None:
-    """Raise CheckpointError naming the file that is missing, short or changed since the checkpoint was written."""
-    for name, recorded in read_state(folder)["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{folder} is not a whole checkpoint: {name} is missing")
-        if path.stat().st_size != recorded["bytes"]:
-            raise CheckpointError(f"{path} is damaged: {path.stat().st_size} bytes instead of {recorded['bytes']}")
-        if _fingerprint(path) != recorded:
-            raise CheckpointError(f"{path} is damaged: its content is not what was written")
-
-
 def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run; newer damaged ones are passed over with a warning. None without any."""
+    """The newest whole checkpoint of a run; newer damaged ones are passed over with a warning. None without any.
+
+    Raises VersionError when there is none, but one that another version of vlp would read.
+    """
+    other: VersionError | None = None
     for folder in reversed(list_checkpoints(run)):
         try:
             verify(folder)
         except CheckpointError as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
+            other = error if isinstance(error, VersionError) else other
         else:
             return folder
+    if other is not None:
+        raise other
     return None
 
 
@@ -147,7 +153,7 @@ def resolve(path: Path | str) -> Path:
     Raises CheckpointError when there is none.
     """
     folder = Path(str(path))
-    if (folder / STATE).is_file():
+    if (folder / STATE).is_file() or (folder / MANIFEST).is_file():
         verify(folder)
         return folder
     found = newest(folder)

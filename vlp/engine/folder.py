@@ -2,13 +2,17 @@
 
 import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
 from vlp.config import ConfigError
 from vlp.engine.checkpoint import clean, newest
+from vlp.engine.provenance import timestamp
 
 LOG = "log.jsonl"
+RANKS = "ranks.jsonl"  # at each logged step: times and memory of each rank
+SKIPPED = "skipped.jsonl"  # steps that were not taken: why, with the sample keys of each rank
 RECORD = "run.json"
 CONFIG = "config.json"
 
@@ -35,8 +39,18 @@ def open_folder(run: Path, config: dict[str, Any], record: dict[str, Any], start
     write_json(run / CONFIG, config)
     path = run / RECORD
     starts = json.loads(path.read_text())["starts"] if path.is_file() else []
-    write_json(path, {"starts": [*starts, {"from_step": start, **record}]})
-    cut_log(run / LOG, start)
+    process = {"host": platform.node(), "pid": os.getpid()}
+    write_json(path, {"starts": [*starts, {"from_step": start, "process": process, **record}]})
+    for log in (LOG, RANKS, SKIPPED):
+        cut_log(run / log, start)
+
+
+def record_end(run: Path, state: str, step: int | None) -> None:
+    """Note in run.json how the process that started last has ended: "finished", "stopped by SIGTERM", ..."""
+    path = run / RECORD
+    record = json.loads(path.read_text())
+    record["starts"][-1]["ended"] = {"state": state, "step": step, "time": timestamp()}
+    write_json(path, record)
 
 
 def cut_log(path: Path, start: int) -> None:

@@ -5,16 +5,22 @@ plain `Accelerator()` on a CPU machine starts independent ones, a process group 
 the model unwrapped. Each would train without gradient exchange and without an error, so the checks here raise.
 """
 
+import importlib.util
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 
+from vlp.config import ConfigError
 from vlp.engine.run import RunConfig
+from vlp.engine.switches import blocks
 
 WRAPPERS = {
     DistributedType.MULTI_CPU: ("DistributedDataParallel",),
@@ -39,15 +45,52 @@ def start(run: RunConfig) -> Accelerator:
         warnings.warn(text, stacklevel=2)
     # Buffers (feature queues, counters) change in after_step from gathered values, equally on every rank:
     # broadcasting them in every forward would only cost time.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    cpu, sharded = not torch.cuda.is_available(), asked_sharding()
+    if cpu and sharded:  # with cpu=True Accelerate would forget about the sharding, in silence
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    if sharded == "DEEPSPEED":
+        _prepare_deepspeed(run, cpu)
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=run.precision,
+        cpu=cpu and not sharded,
+        mixed_precision="no" if sharded == "DEEPSPEED" else run.precision,
         gradient_accumulation_steps=run.accumulate,
-        kwargs_handlers=[ddp],
+        kwargs_handlers=handlers,
     )
     check_world(accelerator, run)
+    check_sharding(accelerator, sharded)
     return accelerator
+
+
+def asked_sharding() -> str:
+    """What the launcher asks for in the environment: "DEEPSPEED", "FSDP", or nothing."""
+    for name in ("DEEPSPEED", "FSDP"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            return name
+    return ""
+
+
+def _prepare_deepspeed(run: RunConfig, cpu: bool) -> None:
+    """Raise ConfigError for what DeepSpeed cannot do here; on a CPU keep it to gloo."""
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("this launch needs DeepSpeed: pip install 'vlp[deepspeed]'")
+    if run.precision == "fp16":
+        raise ConfigError("under DeepSpeed run.precision is 'no' or 'bf16'; its fp16 would replace the float32 weights")
+    if cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed.ops
+
+        # A shared-memory collective that DeepSpeed would compile for minutes at the first start.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def check_sharding(accelerator: Accelerator, asked: str) -> None:
+    """Raise LaunchError when the launch asked for DeepSpeed or FSDP and Accelerate does something else."""
+    if asked and accelerator.distributed_type.value != asked:
+        raise LaunchError(
+            f"the launch asks for {asked} and Accelerate runs {accelerator.distributed_type.value}; "
+            "docs/distributed.md says what runs where (FSDP needs GPUs)"
+        )
 
 
 def check_world(accelerator: Accelerator, run: RunConfig) -> None:
@@ -65,11 +108,81 @@ def check_world(accelerator: Accelerator, run: RunConfig) -> None:
         )
 
 
-def wrap(accelerator: Accelerator, task: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-    """Prepare both for the launch. Raises LaunchError when the task did not get the wrapper of its distributed type."""
-    wrapped, prepared = accelerator.prepare(task, optimizer)
+def same_everywhere(accelerator: Accelerator, find: Callable[[], Any]) -> Any:
+    """What `find` gives on rank 0, on every rank; its error, too: ranks may see a disk differently."""
+    found: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            found[0] = find()
+        except ValueError as error:
+            found[1] = error
+    broadcast_object_list(found)
+    if found[1] is not None:
+        raise found[1]
+    return found[0]
+
+
+def wrap(
+    accelerator: Accelerator,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    run: RunConfig | None = None,
+    micro_batch: int = 1,
+    clip: float = 0.0,
+) -> tuple[Any, Any]:
+    """Prepare both for the launch. Raises LaunchError when the task did not get the wrapper of its distributed type.
+
+    The keywords are DeepSpeed's: it clips by itself, wants to know the pairs of a micro step, and casts by itself.
+    """
+    check_parameters(accelerator, task)
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:
+        bf16 = run is not None and run.precision == "bf16"
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "gradient_clipping": clip,
+            # Weights stay float32 and operations are cast, as under DDP; "bf16" would replace the weights.
+            **({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}} if bf16 else {}),
+        }
+    if accelerator.distributed_type is DistributedType.FSDP:  # cut block by block, whatever their classes are
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks(task)})
+    with _scalars_allowed(accelerator):
+        wrapped, prepared = accelerator.prepare(task, optimizer)
     check_wrapper(accelerator.distributed_type, accelerator.num_processes, wrapped, task)
+    if accelerator.distributed_type is DistributedType.FSDP:
+        for block in blocks(task):
+            if hasattr(block, "read"):  # a second way in, at which FSDP must gather the block's weights, too
+                register_fsdp_forward_method(block, "read")
     return wrapped, prepared
+
+
+def check_parameters(accelerator: Accelerator, task: nn.Module) -> None:
+    """Raise LaunchError for what a launch cannot cut: ZeRO-3 at all, and FSDP2 parameters without dimensions."""
+    if accelerator.distributed_type is DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage > 2:
+        raise LaunchError(
+            "ZeRO-3 frees a parameter behind the module that owns it, but word embeddings are read by the masked-word "
+            "head as well; use ZeRO-2, or FSDP2 for a model without contrast"
+        )
+    scalars = [name for name, parameter in task.named_parameters() if parameter.ndim == 0]
+    if accelerator.distributed_type is DistributedType.FSDP and scalars:
+        raise LaunchError(f"FSDP2 cuts no parameters without dimensions ({', '.join(scalars)}); use DDP or ZeRO-2")
+
+
+@contextmanager
+def _scalars_allowed(accelerator: Accelerator) -> Iterator[None]:
+    """DeepSpeed 0.19 fails to broadcast parameters without dimensions (temperatures). Nothing needs the broadcast:
+    every rank has drawn the same weights from the seed, or read them from the same checkpoint."""
+    if accelerator.distributed_type is not DistributedType.DEEPSPEED:
+        yield
+        return
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    original = DeepSpeedEngine._broadcast_model
+    DeepSpeedEngine._broadcast_model = lambda engine: None
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = original
 
 
 def check_wrapper(kind: DistributedType, processes: int, wrapped: Any, task: nn.Module) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
+from vlp.engine.guard import Guard
 from vlp.engine.meter import Meter
 from vlp.engine.optim import OptimConfig, learning_rate, set_learning_rate
 from vlp.engine.run import RunConfig, due
@@ -16,17 +16,15 @@ from vlp.engine.seeds import seed_micro_step
 from vlp.types import Batch, Loss
 
 
-class DivergenceError(ArithmeticError):
-    """The loss or the gradient is no longer a finite number."""
-
-
 @dataclass
 class Hooks:
     """What happens once in a while, after the step whose number is given."""
 
-    log: Callable[[int, dict[str, float]], None]
+    log: Callable[[int, dict[str, float], list[dict[str, float]]], None]  # values of the step, and times of each rank
     evaluate: Callable[[int], None]
     checkpoint: Callable[[int], None]
+    skip: Callable[[int, str, list[Loss], list[list[str]]], None]  # cause, micro losses and their sample keys
+    wants_stop: Callable[[], bool]  # whether this rank was asked to stop
 
 
 def train(
@@ -39,16 +37,17 @@ def train(
     run: RunConfig,
     optim: OptimConfig,
     hooks: Hooks,
+    guard: Guard,
+    meter: Meter,
     start: int = 0,
-) -> None:
+) -> int:
     """Train from after step `start` to step `run.steps`, counted from 1. `task` is wrapped, `inner` is the task itself.
 
     `batches` yields `run.accumulate` micro batches a step. Gradients are averaged over them, so a loss that compares
     the pairs of a batch with each other (contrast, negatives) sees one micro batch at a time.
-    Raises DivergenceError for a loss or gradient that is not finite, before it reaches the weights.
+    Returns the last step: earlier than `run.steps` when any rank was asked to stop. Raises DivergenceError.
     """
     parameters = [p for p in inner.parameters() if p.requires_grad]
-    meter = Meter(accelerator.num_processes)
     task.train()
     for step in range(start + 1, run.steps + 1):
         # schedule
@@ -58,41 +57,59 @@ def train(
         # micro steps
         losses, keys = [], []
         for micro in range(run.accumulate):
-            with meter.waiting():
+            with meter.timed("data"):
                 batch = next(batches).to(accelerator.device)
             seed_micro_step(run.seed, step, micro, accelerator.process_index)
             with accelerator.accumulate(task):
-                loss = task(batch)
-                accelerator.backward(loss.value)
+                with meter.timed("forward"):
+                    loss = task(batch)
+                with meter.timed("backward"):
+                    accelerator.backward(loss.value)
             losses.append(loss)
             keys.append(batch.keys)
             meter.count(len(batch))
 
         # clip
         norm = accelerator.clip_grad_norm_(parameters, optim.clip or math.inf)
-        check_finite(step, losses, keys, None if accelerator.scaler else norm)
 
-        # optimizer
-        optimizer.step()
+        # optimizer, after_step
+        verdict = guard.judge(losses, norm, hooks.wants_stop())
+        if verdict.cause is None:
+            optimizer.step()
+            inner.after_step()
+        else:
+            hooks.skip(step, verdict.cause, losses, keys)
+            guard.check(step, verdict.cause)
+            skip_step(inner, accelerator)
         optimizer.zero_grad(set_to_none=True)
-
-        # after_step
-        inner.after_step()
+        stop = verdict.stop and step < run.steps
+        meter.step()
 
         # log
-        if due(step, run.log_every, run.steps):
-            report = mean_report(losses, accelerator)
-            hooks.log(step, report | {"lr": rate, "grad_norm": float(norm)} | meter.read())
+        if stop or due(step, run.log_every, run.steps):
+            values = mean_report(losses, accelerator) | {"lr": rate, "grad_norm": float(norm)}
+            rates, ranks = meter.read(accelerator)
+            hooks.log(step, values | rates, ranks)
 
         # evaluate
-        if due(step, run.eval_every, run.steps):
-            with meter.pause():
+        if not stop and due(step, run.eval_every, run.steps):
+            with meter.timed("paused"):
                 hooks.evaluate(step)
 
         # checkpoint
-        if due(step, run.checkpoint_every, run.steps):
-            with meter.pause():
+        if stop or due(step, run.checkpoint_every, run.steps):
+            with meter.timed("paused"):
                 hooks.checkpoint(step)
+        if stop:
+            return step
+    return run.steps
+
+
+def skip_step(inner: Any, accelerator: Accelerator) -> None:
+    """Forget what the step left for `after_step`; under fp16 the loss scale falls if it overflowed."""
+    inner.discard_step()
+    if accelerator.scaler is not None:
+        accelerator.scaler.update()
 
 
 def mean_report(losses: list[Loss], accelerator: Accelerator) -> dict[str, float]:
@@ -102,23 +119,3 @@ def mean_report(losses: list[Loss], accelerator: Accelerator) -> dict[str, float
     table = torch.stack([torch.stack([report[name].float() for name in names]) for report in reports])
     mean = accelerator.reduce(table.mean(dim=0), reduction="mean")
     return dict(zip(names, mean.tolist(), strict=True))
-
-
-def check_finite(step: int, losses: list[Loss], keys: list[list[str]], norm: Tensor | None) -> None:
-    """Raise DivergenceError naming the step and the keys of the guilty micro batch.
-
-    `norm` is the gradient's norm, or None under loss scaling, where an overflow is met by a smaller scale.
-    """
-    values = torch.stack([loss.value.detach().float() for loss in losses] + ([] if norm is None else [norm])).tolist()
-    for i, value in enumerate(values):
-        if math.isfinite(value):
-            continue
-        if i < len(losses):
-            terms = ", ".join(f"{k} {float(v):.4g}" for k, v in losses[i].report.items())
-            raise DivergenceError(f"step {step}: the loss is {value} ({terms}); its batch is {_names(keys[i])}")
-        every = [key for micro in keys for key in micro]
-        raise DivergenceError(f"step {step}: the gradient's norm is {value}; the step's batch is {_names(every)}")
-
-
-def _names(keys: list[str]) -> str:
-    return ", ".join(keys) if keys else "without keys"

@@ -43,6 +43,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def timestamp() -> str:
+    """Now, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores and threads, and the accelerator's name."""
     return {
@@ -56,7 +61,7 @@ def machine() -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Everything above, the command line and the time."""
     return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": timestamp(),
         "command": shlex.join(sys.argv),
         "commit": git_commit(),
         "versions": versions(),

@@ -21,7 +21,13 @@ class RunConfig:
     precision: str = "no"  # "no" = float32; "bf16", "fp16" = autocast; "auto" = bf16 where the hardware has it
     log_every: int = 10  # steps between two lines of log.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
+    checkpoint_async: bool = False  # write checkpoints in a thread, from a copy of the state in CPU memory
     keep: int = 2  # newest checkpoints kept; 0 = all
+    keep_best: str = ""  # also the best by this metric, e.g. "retrieval/first/all/rsum"; "-loss": the smallest
+    keep_hours: float = 0.0  # also one every so many hours; 0 = none
+    max_skips: int = 10  # steps skipped in a row (loss or gradient not finite, or an outlier) that stop the run
+    spike: float = 0.0  # skip losses and gradient norms so many standard deviations above the last 128 steps; 0 = none
+    mfu: bool = True  # count the FLOPs of the first batch before training, and log the share of the device's peak
     eval_every: int = 0  # steps between zero-shot retrievals on data.val; 0 = only at the end
     compile: bool = False  # torch.compile the whole task
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
@@ -30,10 +36,10 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can use."""
-        for name in ("steps", "accumulate", "log_every"):
+        for name in ("steps", "accumulate", "log_every", "max_skips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("checkpoint_every", "keep", "eval_every"):
+        for name in ("checkpoint_every", "keep", "keep_hours", "spike", "eval_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.precision not in PRECISIONS:

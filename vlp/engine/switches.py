@@ -19,15 +19,20 @@ def apply_switches(task: nn.Module, run: RunConfig) -> None:
         compile_blocks(task)
 
 
+def blocks(task: nn.Module) -> list[nn.Module]:
+    """The blocks of every stack of equal blocks: what is compiled, and what FSDP cuts by."""
+    stacks = [module for module in task.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
+    return [block for stack in stacks for block in stack if len({type(b) for b in stack}) == 1]
+
+
 def compile_blocks(task: nn.Module) -> None:
     """torch.compile each block of every stack, in place: parameters keep their names, and equal blocks share one graph.
 
     Blocks and not the whole task, because padding and negatives make the control flow between them depend on the
     batch; within a block only sizes differ, which `dynamic` allows for.
     """
-    stacks = [module for module in task.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
-    blocks = [block for stack in stacks for block in stack if len({type(b) for b in stack}) == 1]
-    for block in blocks:
+    found = blocks(task)
+    for block in found:
         block.compile(dynamic=True)
-    if not blocks:
+    if not found:
         warnings.warn("run.compile is on, but this task has no stack of equal blocks to compile", stacklevel=3)

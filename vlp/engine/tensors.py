@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,39 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another architecture."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors. Names that share one tensor (tied weights) store it once; the file notes the other names."""
+@dataclass
+class Frozen:
+    """Named tensors as they were at one moment, in CPU memory of their own."""
+
+    own: dict[str, Tensor]
+    aliases: dict[str, str]  # further names of a tensor (tied weights)
+
+
+def freeze(tensors: Mapping[str, Tensor], into: Frozen | None = None) -> Frozen:
+    """Copy named tensors; names that share one tensor are copied once. `into`: an older copy whose memory is reused."""
     seen: dict[tuple[Any, ...], str] = {}
-    own: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
+    frozen = Frozen({}, {})
     for name, tensor in tensors.items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in seen:
-            aliases[name] = seen[place]
+            frozen.aliases[name] = seen[place]
         else:
             seen[place] = name
-            own[name] = tensor.detach().to("cpu", copy=True).contiguous()
+            frozen.own[name] = _copied(tensor.detach(), None if into is None else into.own.get(name))
+    return frozen
+
+
+def _copied(tensor: Tensor, old: Tensor | None) -> Tensor:
+    if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+        old = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return old.copy_(tensor)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Frozen) -> None:
+    """Write named tensors. Names that share one tensor (tied weights) store it once; the file notes the other names."""
+    frozen = tensors if isinstance(tensors, Frozen) else freeze(tensors)
     # One metadata entry at most: safetensors writes several in no fixed order, and equal states give equal bytes.
-    save_file(own, path, metadata={"aliases": json.dumps(aliases)} if aliases else None)
+    save_file(frozen.own, path, metadata={"aliases": json.dumps(frozen.aliases)} if frozen.aliases else None)
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:

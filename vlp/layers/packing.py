@@ -28,7 +28,8 @@ class Packing:
         flat = mask.reshape(-1).nonzero().squeeze(1)
         rows = torch.div(flat, max(length, 1), rounding_mode="floor")
         counts = mask.sum(1)
-        width = int(counts.max()) if num_rows else 0
+        # One place even where no token is present: a small batch may mask no word, and attention takes no (B, 0, D).
+        width = max(int(counts.max()), 1) if num_rows else 0
         slots = (mask.cumsum(1) - 1).reshape(-1)[flat]
         full = flat.numel() == num_rows * width
         key_mask = None if full else (torch.arange(width, device=mask.device) < counts[:, None])[:, None, None]

@@ -73,6 +73,10 @@ class VisualDictionary(nn.Module):
             self.entries.copy_(torch.where(chosen, self.sums / smooth[:, None], self.entries))
         self._pending = []
 
+    def discard_step(self) -> None:
+        """Forget the cells of a step that is not taken."""
+        self._pending = []
+
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Resample the grid's positions, in place."""
         self.grid.adapt_state(state, f"{prefix}grid.")
