@@ -1,7 +1,7 @@
 """What is trained: model, objectives and teacher behind one `forward`, so that DDP and ZeRO see every parameter."""
 
 from random import Random
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
