@@ -66,6 +66,24 @@ COMMANDS = {
     "data karpathy": Command(
         "data_tools.karpathy", "any pictures with a Karpathy-layout JSON to shards", "vlp data karpathy --help"
     ),
+    "data img2dataset": Command(
+        "data_tools.index",
+        "tars of img2dataset or any WebDataset writer, indexed in place",
+        "vlp data img2dataset cc3m/",
+    ),
+    "data index": Command(
+        "data_tools.index", "verify or rebuild an index of shards", "vlp data index shards/coco/train"
+    ),
+    "data check": Command(
+        "data_tools.check",
+        "look at every sample, name what is bad, repair",
+        "vlp data check shards/cc3m --repair shards/cc3m-good",
+    ),
+    "data pack": Command(
+        "data_tools.pack",
+        "shards anew: sizes, pictures, order, some left out",
+        "vlp data pack shards/cc3m shards/cc3m-256 --resize 256 --bytes-per-shard 500MB",
+    ),
     "data features": Command(
         "data_tools.features", "cache the features of a frozen vision prefix", "vlp data features --help"
     ),

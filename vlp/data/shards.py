@@ -1,8 +1,10 @@
 """Indexed WebDataset shards: plain tar files that any tar reader opens, with an index for reading at a position.
 
-A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and `index.json`
-(counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture with all its
-captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str}, ...]}`.
+A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and
+`index.json` (counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture
+with all its captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str},
+...]}`. Tars of another make are indexed where they lie (`vlp data index`): their `{key}.json` are then in
+`NAME.records.tar` beside them.
 """
 
 import hashlib
@@ -158,7 +160,7 @@ class ShardFolder:
         self.first_caption = np.cumsum([0] + [s["captions"] for s in self.shards])
         self._tables: dict[int, Table] = {}
         self._captions: dict[int, Table] = {}
-        self._files: dict[int, int] = {}
+        self._files: dict[str, int] = {}
 
     def _read_index(self) -> dict[str, Any]:
         path = self.folder / INDEX
@@ -174,6 +176,8 @@ class ShardFolder:
         return record
 
     def _check_shard(self, shard: dict[str, Any]) -> None:
+        if "records" in shard:
+            self._check_shard(shard["records"] | {"samples": shard["samples"]})
         path = self.folder / shard["file"]
         if not path.is_file():
             raise DataError(f"shard {path} is missing ({shard['samples']} samples); copy it back or make the set again")
@@ -233,7 +237,7 @@ class ShardFolder:
         offset, size = self._place(shard, row, suffix)
         if offset < 0:
             return None
-        data = os.pread(self._file(shard), size, offset)
+        data = os.pread(self._file(shard, suffix), size, offset)
         if len(data) != size:
             raise BadSampleError("shard ends too early", self.name(shard, row))
         return data
@@ -244,22 +248,29 @@ class ShardFolder:
         if offset < 0:
             return None
         count = min(count, size)
-        return os.pread(self._file(shard), count, offset + size - count)
+        return os.pread(self._file(shard, suffix), count, offset + size - count)
 
     def key(self, shard: int, row: int) -> str:
         """The sample's key, from the tar header of its json member."""
         offset, _ = self._place(shard, row, "json")
-        header = os.pread(self._file(shard), 100, offset - tarfile.BLOCKSIZE)
+        header = os.pread(self._file(shard, "json"), 100, offset - tarfile.BLOCKSIZE)
         return header.split(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
 
     def name(self, shard: int, row: int) -> str:
         """`folder/shard.tar: key`, for messages."""
         return f"{self.folder / self.shards[shard]['file']}: {self.key(shard, row)}"
 
-    def _file(self, shard: int) -> int:
-        if shard not in self._files:
-            self._files[shard] = os.open(self.folder / self.shards[shard]["file"], os.O_RDONLY)
-        return self._files[shard]
+    def _file(self, shard: int, suffix: str) -> int:
+        name = self.file_of(shard, suffix)
+        if name not in self._files:
+            self._files[name] = os.open(self.folder / name, os.O_RDONLY)
+        return self._files[name]
+
+    def file_of(self, shard: int, suffix: str) -> str:
+        """The tar that holds the members of a suffix: the records of tars of another make have one of their own."""
+        record = self.shards[shard]
+        name: str = record["records"]["file"] if suffix == "json" and "records" in record else record["file"]
+        return name
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tables": {}, "_captions": {}, "_files": {}}
@@ -275,6 +286,6 @@ def _check_index(record: dict[str, Any]) -> None:
         total = sum(shard[what] for shard in record["shards"])
         if record[what] != total:
             raise ValueError(f"{record[what]} {what}, its shards hold {total}")
-    for shard in record["shards"]:
+    for shard in record["shards"] + [shard["records"] for shard in record["shards"] if "records" in shard]:
         if Path(shard["file"]).name != shard["file"] or not isinstance(shard["bytes"], int):
             raise ValueError(f"shard {shard['file']!r}, {shard['bytes']!r} bytes")
