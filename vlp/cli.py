@@ -66,6 +66,17 @@ COMMANDS = {
     "data karpathy": Command(
         "data_tools.karpathy", "any pictures with a Karpathy-layout JSON to shards", "vlp data karpathy --help"
     ),
+    "data albef": Command(
+        "data_tools.albef", "ALBEF's JSON and pictures to shards", "vlp data albef coco.json images/ shards/coco"
+    ),
+    "data table": Command(
+        "data_tools.table",
+        "CSV, TSV or parquet of paths and captions to shards",
+        "vlp data table captions.csv images/ shards/mine --caption-column title",
+    ),
+    "data huggingface": Command(
+        "data_tools.huggingface", "a `datasets` folder on disk to shards", "vlp data huggingface folder/ shards/mine"
+    ),
     "data img2dataset": Command(
         "data_tools.index",
         "tars of img2dataset or any WebDataset writer, indexed in place",
