@@ -95,6 +95,14 @@ COMMANDS = {
         "shards anew: sizes, pictures, order, some left out",
         "vlp data pack shards/cc3m shards/cc3m-256 --resize 256 --bytes-per-shard 500MB",
     ),
+    "data stats": Command(
+        "data_tools.stats", "captions, words, resolutions; a page to look at", "vlp data stats shards/cc3m"
+    ),
+    "data overlap": Command(
+        "data_tools.overlap",
+        "evaluation pictures among training pictures",
+        "vlp data overlap shards/laion shards/coco/test",
+    ),
     "data features": Command(
         "data_tools.features", "cache the features of a frozen vision prefix", "vlp data features --help"
     ),
