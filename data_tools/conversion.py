@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,32 +92,49 @@ def write_split(
     samples_per_shard: int,
     bytes_per_shard: int | None = None,
 ) -> Report:
-    """Write one folder of shards, or keep it where it is complete. `fresh` is the report of a new one."""
+    """Write one folder of shards, every item by itself and by several processes."""
+
+    def results(start: int) -> Iterator[Prepared]:
+        return in_order(prepare_one, items, workers=workers, name=fresh.split, done=start, chunk=16)
+
+    return write_results(folder, fresh, results, samples_per_shard, bytes_per_shard)
+
+
+def write_results(
+    folder: Path,
+    fresh: Report,
+    results: Callable[[int], Iterator[Prepared]],
+    samples_per_shard: int,
+    bytes_per_shard: int | None = None,
+) -> Report:
+    """Write one folder of shards, or keep it where it is complete.
+
+    `fresh` is the report of a new one, `results(start)` gives what becomes of each item from number `start` on.
+    """
     from vlp.data.shards import INDEX, ShardWriter
 
     start, report, finished = read_progress(folder, fresh)
     if (folder / INDEX).exists():
         print(f"{folder} is complete, kept")
         return report
-    writer = ShardWriter(folder, samples_per_shard, finished)
-    results = in_order(prepare_one, items, workers=workers, name=report.split, done=start, chunk=16)
-    for i, (sample, bad) in enumerate(results, start):
+    writer, following = ShardWriter(folder, samples_per_shard, finished), start
+    for following, (sample, bad) in enumerate(results(start), start + 1):
         report.bad += bad
         if sample is None:
             report.lost += 1
             continue
         key, members, captions = sample
         # Shards that are joined may both have a key.
-        writer.add(f"{key[:40]}-{i}" if key in writer.keys else key, members)
+        writer.add(f"{key[:40]}-{following - 1}" if key in writer.keys else key, members)
         report.pictures, report.captions = report.pictures + 1, report.captions + captions
         if bytes_per_shard and writer.tar is not None and writer.tar.offset >= bytes_per_shard:
             writer.flush()
         if not writer.rows:  # a shard has just been finished
-            write_progress(folder, report, i + 1, writer.shards)
+            write_progress(folder, report, following, writer.shards)
     writer.flush()
     if writer.shards:
         # This stays: whoever finds the index later finds what it was made from and what was left out.
-        write_progress(folder, report, len(items), writer.shards)
+        write_progress(folder, report, following, writer.shards)
         writer.close()
     return report
 

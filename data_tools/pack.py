@@ -115,10 +115,20 @@ def pack(source: Any, numbers: Sequence[int], out: Path, packing: Packing, worke
     repack_one = partial(repack, source=source, packing=packing)
     fresh = Report(out.name, settings)
     report = write_split(out, fresh, numbers, repack_one, workers, packing.samples_per_shard, packing.bytes_per_shard)
-    for name in TOKENIZER:
-        if (source.folder / name).is_file() and not (out / name).exists():
-            shutil.copy2(source.folder / name, out / name)
+    copy_tokenizer(source.folder, out)
     return report
+
+
+def copy_tokenizer(folder: Path, out: Path) -> None:
+    """The vocabulary goes along with the shards."""
+    for name in TOKENIZER:
+        if (folder / name).is_file() and not (out / name).exists():
+            shutil.copy2(folder / name, out / name)
+
+
+def members_of(source: Any, place: tuple[int, int]) -> dict[str, bytes]:
+    """Every member of a sample. Raises BadSampleError."""
+    return {suffix: data for suffix in source.suffixes if (data := source.read(*place, suffix)) is not None}
 
 
 def repack(number: int, *, source: Any, packing: Packing) -> Prepared:
@@ -130,7 +140,7 @@ def repack(number: int, *, source: Any, packing: Packing) -> Prepared:
 
     place = source.locate(number)
     try:
-        members = {s: data for s in source.suffixes if (data := source.read(*place, s)) is not None}
+        members = members_of(source, place)
         for kind in PICTURES:
             if kind in members and (packing.resize or packing.kind):
                 data = members.pop(kind)

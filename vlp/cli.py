@@ -103,6 +103,11 @@ COMMANDS = {
         "evaluation pictures among training pictures",
         "vlp data overlap shards/laion shards/coco/test",
     ),
+    "data regions": Command(
+        "data_tools.regions",
+        "region features from a detector, a grid or files",
+        "vlp data regions shards/coco/train out --features genome_36.tsv",
+    ),
     "data features": Command(
         "data_tools.features", "cache the features of a frozen vision prefix", "vlp data features --help"
     ),
