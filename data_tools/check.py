@@ -14,7 +14,9 @@ never changes FOLDER. An interrupted command goes on where it stopped.
 
 import argparse
 import os
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,7 @@ def main(args: argparse.Namespace) -> int:
     source = DamagedShards(args.folder)
     path = args.report or args.folder / REPORT
     journal = path.with_name(f"{path.name}.journal")
-    told = look_at_all(source, args, journal)
-    report = judge(source, told, args)
+    report = judge(source, look_at_all(source, args, journal), args)
     write_json(path, report)
     journal.unlink()
     show(report, path)
@@ -54,15 +55,14 @@ def main(args: argparse.Namespace) -> int:
     return 1 if report["bad"] or report["shard_faults"] else 0
 
 
-def look_at_all(source: Any, args: argparse.Namespace, journal: Path) -> list[dict[str, Any]]:
-    """What was seen of each chunk of samples."""
+def look_at_all(source: Any, args: argparse.Namespace, journal: Path) -> Iterator[dict[str, Any]]:
+    """What was seen of each chunk of samples, in order."""
     from data_tools.samples import look_at_chunk
 
-    units = chunks(source, args.limit)
     settings = {"shards": source.shards, "limit": args.limit}
     options: dict[str, Any] = {"workers": args.workers, "name": "check", "size": lambda unit: unit[2] - unit[1]}
-    look = partial(look_at_chunk, source)
-    return list(resumed(look, units, journal=journal, settings=settings, **options))
+    units = chunks(source, args.limit)
+    return resumed(partial(look_at_chunk, source), units, journal=journal, settings=settings, **options)
 
 
 def chunks(source: Any, limit: int | None = None, rows: int = ROWS) -> list[tuple[int, int, int]]:
@@ -75,52 +75,58 @@ def chunks(source: Any, limit: int | None = None, rows: int = ROWS) -> list[tupl
     return found
 
 
-def judge(source: Any, told: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+def judge(source: Any, told: Iterable[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
     """The report: what was seen, and the duplicates among it."""
-    units = chunks(source, args.limit)
-    faults = [fault for entry in told for fault in entry["faults"]]
-    known = {(fault["shard"], fault["row"]) for fault in faults}
-    repeated = duplicates(source, units, told, known)
-    bad = faults + ([] if args.allow_duplicates else repeated)
-    looked = sum(end - begin for _, begin, end in units)
+    faults: list[dict[str, Any]] = []
+    shard_faults: list[dict[str, Any]] = []
+    hashes = {name: array("Q") for name in ("keys", "pictures")}  # 16 bytes a sample
+    for entry in told:
+        faults += entry["faults"]
+        shard_faults += entry["shard_faults"]
+        for name, kept in hashes.items():
+            kept.extend(int(text, 16) for text in entry[name])
+    repeated = duplicates(source, hashes, {number_of(source, fault) for fault in faults})
+    bad = {number_of(source, fault) for fault in faults + ([] if args.allow_duplicates else repeated)}
+    looked = len(hashes["keys"])
     return {
         "folder": str(args.folder),
         "samples": source.num_samples,
         "captions": source.num_captions,
         "looked_at": looked,
-        "good": looked - len({(fault["shard"], fault["row"]) for fault in bad}),
-        "bad": len({(fault["shard"], fault["row"]) for fault in bad}),
+        "good": looked - len(bad),
+        "bad": len(bad),
         "causes": dict(Counter(fault["cause"] for fault in faults + repeated)),
         "duplicates_allowed": args.allow_duplicates,
-        "shard_faults": [fault for entry in told for fault in entry["shard_faults"]],
+        "shard_faults": shard_faults,
         "faults": sorted(faults + repeated, key=lambda fault: (fault["shard"], fault["row"])),
     }
 
 
-def duplicates(
-    source: Any, units: list[tuple[int, int, int]], told: list[dict[str, Any]], known: set[tuple[int, int]]
-) -> list[dict[str, Any]]:
-    """Samples whose key, or else whose picture, came before in a sample that is good."""
+def duplicates(source: Any, hashes: dict[str, Any], bad: set[int]) -> list[dict[str, Any]]:
+    """Samples whose key, or else whose picture, came before in a sample that is good. A hash of 0 is none."""
     import numpy as np
 
-    where = [(shard, row) for shard, begin, end in units for row in range(begin, end)]
-    found: dict[tuple[int, int], dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for cause, name in zip(DUPLICATES, ("keys", "pictures"), strict=True):
-        hashes = np.array([int(h, 16) for entry in told for h in entry[name]], dtype=np.uint64)
-        order = np.argsort(hashes, kind="stable")
-        first = order[0] if len(order) else 0
-        for here in order[1:].tolist():
-            same = hashes[here] == hashes[first] and hashes[here]  # 0: there was none
-            if not same or where[first] in known or where[first] in found:
+        values = np.frombuffer(hashes[name], dtype=np.uint64)
+        order = np.argsort(values, kind="stable")
+        again = np.flatnonzero((values[order[1:]] == values[order[:-1]]) & (values[order[1:]] != 0)) + 1
+        first = -1  # the first good sample of those that are alike
+        for place in again.tolist():
+            here, before = int(order[place]), int(order[place - 1])
+            if first < 0 or values[first] != values[here]:
+                first = before
+            if first in bad or first in found:
                 first = here
-                continue
-            if where[here] not in known and where[here] not in found:
-                found[where[here]] = {
-                    **place_of(source, *where[here]),
-                    "cause": cause,
-                    "detail": f"first in {source.name(*where[first])}",
-                }
+            elif here not in bad and here not in found:
+                detail = f"first in {source.name(*source.locate(first))}"
+                found[here] = place_of(source, *source.locate(here)) | {"cause": cause, "detail": detail}
     return list(found.values())
+
+
+def number_of(source: Any, fault: dict[str, Any]) -> int:
+    """The number of a sample in its set."""
+    return int(source.first_sample[fault["shard"]]) + int(fault["row"])
 
 
 def place_of(source: Any, shard: int, row: int) -> dict[str, Any]:
@@ -152,8 +158,8 @@ def repair(source: Any, report: dict[str, Any], args: argparse.Namespace) -> Non
     from data_tools.pack import Packing, pack
 
     skipped = DUPLICATES if report["duplicates_allowed"] else ()
-    bad = {(fault["shard"], fault["row"]) for fault in report["faults"] if fault["cause"] not in skipped}
-    numbers = [n for n in range(report["looked_at"]) if source.locate(n) not in bad]
+    bad = {number_of(source, fault) for fault in report["faults"] if fault["cause"] not in skipped}
+    numbers = [number for number in range(report["looked_at"]) if number not in bad]
     packing = Packing(samples_per_shard=max(shard["samples"] for shard in source.shards))
     made = pack(source, numbers, args.repair, packing, args.workers)
     print(f"{args.repair}: {made.pictures} pictures, {made.captions} captions, {report['bad']} samples left out")

@@ -14,6 +14,7 @@ means that something was found. An interrupted command goes on where it stopped.
 
 import argparse
 import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from data_tools.parallel import resumed, write_json, write_text
 ROWS, PIECE, SHOWN, PRINTED = 500, 200_000, 60, 20
 FINDING = 11  # bits of the first 64 in which two may differ to be looked at
 DISTANCE = 64  # of 256; see docs/decisions.md
+Pair = tuple[int, int, int, int]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,19 +57,36 @@ def main(args: argparse.Namespace) -> int:
     return 1 if report["faults"] else 0
 
 
-def hash_all(source: Any, limit: int | None, workers: int, journal: Path) -> list[str]:
-    """A hash for every sample, as text: empty for a picture of one grey, "-" where none can be had."""
+@dataclass
+class Hashes:
+    """Of a set: the samples that have a hash, their hashes (N, 4), and how many have none."""
+
+    numbers: Any
+    words: Any
+    grey: int  # pictures of one grey
+    bad: int  # undecodable
+
+
+def hash_all(source: Any, limit: int | None, workers: int, journal: Path) -> Hashes:
+    """A hash for every sample that can have one."""
+    import numpy as np
+
     from data_tools.check import chunks
+    from data_tools.fingerprint import from_texts
 
     settings = {"shards": [shard["sha256"] for shard in source.shards], "limit": limit}
     options: dict[str, Any] = {"workers": workers, "name": source.folder.name, "size": lambda unit: unit[2] - unit[1]}
     units = chunks(source, limit, ROWS)
-    told = resumed(partial(hash_chunk, source), units, journal=journal, settings=settings, **options)
-    return [text for chunk in told for text in chunk]
+    numbers, words, seen, grey, bad = [], [from_texts([])], 0, 0, 0
+    for texts in resumed(partial(hash_chunk, source), units, journal=journal, settings=settings, **options):
+        numbers += [np.array([seen + i for i, text in enumerate(texts) if len(text) > 1], dtype=np.int64)]
+        words.append(from_texts([text for text in texts if len(text) > 1]))
+        seen, grey, bad = seen + len(texts), grey + texts.count(""), bad + texts.count("-")
+    return Hashes(np.concatenate([np.empty(0, np.int64), *numbers]), np.concatenate(words), grey, bad)
 
 
 def hash_chunk(source: Any, unit: tuple[int, int, int]) -> list[str]:
-    """Hashes of some rows of a shard."""
+    """Hashes of some rows of a shard, as text: empty for a picture of one grey, "-" where none can be had."""
     from data_tools.fingerprint import as_text, fingerprint
     from vlp.data.shards import PICTURES
 
@@ -82,39 +101,34 @@ def hash_chunk(source: Any, unit: tuple[int, int, int]) -> list[str]:
     return found
 
 
-def find(
-    train: Any, sets: list[Any], mine: list[str], hashed: list[list[str]], distance: int
-) -> list[tuple[int, int, int, int]]:
+def find(train: Any, sets: list[Any], mine: Hashes, hashed: list[Hashes], distance: int) -> list[Pair]:
     """(training sample, set, its sample, distance) of every pair. Within one set the earlier sample is the other."""
     import numpy as np
 
-    from data_tools.fingerprint import from_texts
     from data_tools.neighbours import Neighbours
 
-    numbers = np.array([i for i, text in enumerate(mine) if len(text) > 1], dtype=np.int64)
-    words, found = from_texts([mine[i] for i in numbers.tolist()]), []
-    for which, (source, texts) in enumerate(zip(sets, hashed, strict=True)):
-        theirs = np.array([i for i, text in enumerate(texts) if len(text) > 1], dtype=np.int64)
-        others = from_texts([texts[i] for i in theirs.tolist()])
-        index = Neighbours(others[:, 0].copy())
-        for begin in range(0, len(words), PIECE):
-            left, right = index.within(words[begin : begin + PIECE, 0], FINDING)
+    found: list[Pair] = []
+    for which, (source, theirs) in enumerate(zip(sets, hashed, strict=True)):
+        index = Neighbours(theirs.words[:, 0].copy())
+        for begin in range(0, len(mine.words), PIECE):
+            left, right = index.within(mine.words[begin : begin + PIECE, 0], FINDING)
             left += begin
-            apart = np.bitwise_count(words[left] ^ others[right]).sum(1)
+            apart = np.bitwise_count(mine.words[left] ^ theirs.words[right]).sum(1)
             near = apart <= distance
+            here, there = mine.numbers[left], theirs.numbers[right]
             if source.folder.resolve() == train.folder.resolve():
-                near &= theirs[right] < numbers[left]
-            pairs = zip(numbers[left[near]].tolist(), theirs[right[near]].tolist(), apart[near].tolist(), strict=True)
-            found += [(mine_, which, other, int(bits)) for mine_, other, bits in pairs]
+                near &= there < here
+            pairs = zip(here[near].tolist(), there[near].tolist(), apart[near].tolist(), strict=True)
+            found += [(sample, which, other, int(bits)) for sample, other, bits in pairs]
     return sorted(found)
 
 
 def report_of(
     train: Any,
     sets: list[Any],
-    mine: list[str],
-    hashed: list[list[str]],
-    pairs: list[tuple[int, int, int, int]],
+    mine: Hashes,
+    hashed: list[Hashes],
+    pairs: list[Pair],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """What was compared and what was found."""
@@ -130,9 +144,9 @@ def report_of(
         "train": str(args.train),
         "evaluation": [str(folder) for folder in args.evaluation],
         "distance": args.distance,
-        "compared": [sum(len(text) > 1 for text in texts) for texts in (mine, *hashed)],
-        "of_one_grey": [texts.count("") for texts in (mine, *hashed)],
-        "undecodable": [texts.count("-") for texts in (mine, *hashed)],
+        "compared": [len(hashes.words) for hashes in (mine, *hashed)],
+        "of_one_grey": [hashes.grey for hashes in (mine, *hashed)],
+        "undecodable": [hashes.bad for hashes in (mine, *hashed)],
         "evaluation_pictures_found": [
             len({other for _, which, other, _ in pairs if which == i}) for i in range(len(sets))
         ],

@@ -79,7 +79,10 @@ def resumed(
 
     A journal of other settings is begun anew. Who has written the report removes the journal.
     """
-    done = _read_journal(journal, settings)
+    try:
+        done = _read_journal(journal, settings)
+    except OSError as error:
+        raise DataError(f"{journal} cannot be written ({error.strerror}); say where the report goes") from error
     yield from done
     with open(journal, "a") as file:
         for result in in_order(function, units, done=len(done), **options):
