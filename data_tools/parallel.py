@@ -93,12 +93,12 @@ def resumed(
 
 def _read_journal(path: Path, settings: dict[str, Any]) -> list[Any]:
     """Results of an earlier run with these settings; the journal then holds these alone, without a torn last line."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []  # what has no end was torn by a kill
     found = []
     for line in lines:
         try:
             found.append(json.loads(line))
-        except ValueError:  # a torn line: the process was killed while it wrote
+        except ValueError:  # somebody else's file
             break
     kept = found if found[:1] == [json.loads(json.dumps(settings))] else [settings]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,12 @@ def test_importing_vlp_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["export", "search", "evaluate", "data synthesize", "data karpathy", "config", "systems"]
+    "command",
+    [
+        *("export", "search", "evaluate", "config", "systems", "data synthesize", "data karpathy", "data regions"),
+        *("data check", "data pack", "data index", "data albef", "data table", "data huggingface", "data stats"),
+        "data overlap",
+    ],
 )
 def test_help_of_every_command_is_light(command: str) -> None:
     code = f"""
