@@ -18,7 +18,7 @@ class DamagedShards(ShardFolder):
             return super().read(shard, row, suffix)
         except OSError as error:
             name = f"{self.folder / self.file_of(shard, suffix)}: row {row}"
-            raise BadSampleError("shard is missing", name, error.strerror or str(error)) from error
+            raise BadSampleError("shard missing", name, error.strerror or str(error)) from error
 
     def key(self, shard: int, row: int) -> str:
         """As ShardFolder; empty where the header cannot be read."""

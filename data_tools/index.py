@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> int:
 
 def verify(folder: Path, workers: int) -> int:
     """Compare every shard with its checksum in the index."""
+    from data_tools.damaged import DamagedShards
     from data_tools.parallel import in_order
     from vlp.data.shards import ShardFolder
 
@@ -64,8 +65,9 @@ def verify(folder: Path, workers: int) -> int:
     files = [f for shard in shards.shards for f in (shard, shard.get("records")) if f]
     sums = in_order(partial(checksum, folder), [f["file"] for f in files], workers=workers, name="sha256", unit="tar")
     wrong = [f["file"] for f, found in zip(files, sums, strict=True) if found != f["sha256"]]
+    tables = DamagedShards(folder)
     for number in range(len(shards.shards)):
-        shards.table(number)
+        tables.table(number)
     for name in wrong:
         print(f"{folder / name}: its bytes are not those that were indexed; copy it again, or see `vlp data check`")
     if not wrong:

@@ -96,7 +96,7 @@ def _header(path: Path, offset: int, size: int, place: str) -> bytes:
                 raise BadSampleError("shard ends too early", place)
             return os.pread(file.fileno(), tarfile.BLOCKSIZE, offset - tarfile.BLOCKSIZE)
     except OSError as error:
-        raise BadSampleError("shard is missing", place, error.strerror or str(error)) from error
+        raise BadSampleError("shard missing", place, error.strerror or str(error)) from error
 
 
 def _look_at_record(source: Any, shard: int, row: int, place: str) -> None:

@@ -171,7 +171,7 @@ def test_a_cut_shard_loses_what_is_behind_the_cut_and_a_missing_one_all(make_sha
     (folder / "shard-000002.tar").unlink()
     status, report = check(folder, "--repair", str(tmp_path / "good"))
     assert status == 1
-    assert report["causes"] == {"shard ends too early": 2, "shard is missing": 4}
+    assert report["causes"] == {"shard ends too early": 2, "shard missing": 4}
     assert [fault["cause"] for fault in report["shard_faults"]] == ["truncated or changed", "damaged tar", "missing"]
     good = ShardFolder(tmp_path / "good")
     assert [good.key(*good.locate(i)) for i in range(good.num_samples)] == [f"{i:05d}" for i in (0, 1, 4, 5, 6, 7)]
