@@ -175,7 +175,7 @@ def mirrored_captions(members: dict[str, bytes]) -> dict[str, bytes]:
 
 def read_progress(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Shards that are finished. Raises DataError when they were made with other settings."""
-    from data_tools.karpathy import PROGRESS
+    from data_tools.conversion import PROGRESS
     from vlp.data.errors import DataError
     from vlp.data.shards import INDEX
 
@@ -194,7 +194,8 @@ def read_progress(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def write_progress(out: Path, settings: dict[str, Any], shards: list[dict[str, Any]]) -> None:
     """Remember the finished shards."""
-    from data_tools.karpathy import PROGRESS, write_json
+    from data_tools.conversion import PROGRESS
+    from data_tools.parallel import write_json
 
     write_json(out / PROGRESS, {"settings": settings, "shards": shards})
 

@@ -181,8 +181,11 @@ def test_importing_vlp_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["export", "search", "evaluate", "checkpoint average", "runs plot", "data synthesize", "data karpathy", "config"]
-    + ["systems"],
+    [
+        *("export", "search", "evaluate", "config", "systems", "data synthesize", "data karpathy", "data regions"),
+        *("data check", "data pack", "data index", "data albef", "data table", "data huggingface", "data stats"),
+        *("data overlap", "checkpoint average", "runs plot"),
+    ],
 )
 def test_help_of_every_command_is_light(command: str) -> None:
     code = f"""

@@ -79,6 +79,48 @@ COMMANDS = {
     "data karpathy": Command(
         "data_tools.karpathy", "any pictures with a Karpathy-layout JSON to shards", "vlp data karpathy --help"
     ),
+    "data albef": Command(
+        "data_tools.albef", "ALBEF's JSON and pictures to shards", "vlp data albef coco.json images/ shards/coco"
+    ),
+    "data table": Command(
+        "data_tools.table",
+        "CSV, TSV or parquet of paths and captions to shards",
+        "vlp data table captions.csv images/ shards/mine --caption-column title",
+    ),
+    "data huggingface": Command(
+        "data_tools.huggingface", "a `datasets` folder on disk to shards", "vlp data huggingface folder/ shards/mine"
+    ),
+    "data img2dataset": Command(
+        "data_tools.index",
+        "tars of img2dataset or any WebDataset writer, indexed in place",
+        "vlp data img2dataset cc3m/",
+    ),
+    "data index": Command(
+        "data_tools.index", "verify or rebuild an index of shards", "vlp data index shards/coco/train"
+    ),
+    "data check": Command(
+        "data_tools.check",
+        "look at every sample, name what is bad, repair",
+        "vlp data check shards/cc3m --repair shards/cc3m-good",
+    ),
+    "data pack": Command(
+        "data_tools.pack",
+        "shards anew: sizes, pictures, order, some left out",
+        "vlp data pack shards/cc3m shards/cc3m-256 --resize 256 --bytes-per-shard 500MB",
+    ),
+    "data stats": Command(
+        "data_tools.stats", "captions, words, resolutions; a page to look at", "vlp data stats shards/cc3m"
+    ),
+    "data overlap": Command(
+        "data_tools.overlap",
+        "evaluation pictures among training pictures",
+        "vlp data overlap shards/laion shards/coco/test",
+    ),
+    "data regions": Command(
+        "data_tools.regions",
+        "region features from a detector, a grid or files",
+        "vlp data regions shards/coco/train out --features genome_36.tsv",
+    ),
     "data features": Command(
         "data_tools.features", "cache the features of a frozen vision prefix", "vlp data features --help"
     ),

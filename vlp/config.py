@@ -138,7 +138,7 @@ def _set(node: Any, name: str, text: str, dotted: str) -> None:
     if isinstance(old, Lazy) or dataclasses.is_dataclass(old) and not isinstance(old, type):
         if value is not None:
             raise ConfigError(f"{dotted} is a part; set one of its fields ({', '.join(_names(old))}) or null")
-    elif old is not None and value is not None:
+    elif old is not None and value is not None and type(value) not in _choices(node, name):
         value = _as_type_of(old, value, dotted)
     if isinstance(node, Lazy):
         node.kwargs[name] = value
@@ -146,6 +146,16 @@ def _set(node: Any, name: str, text: str, dotted: str) -> None:
         node[name] = value
     else:
         setattr(node, name, value)
+
+
+def _choices(node: Any, name: str) -> list[Any]:
+    """The types of a dataclass field that is declared to take several."""
+    hint = typing.get_type_hints(type(node))[name] if dataclasses.is_dataclass(node) else None
+    return [typing.get_origin(choice) or choice for choice in typing.get_args(hint)] if _is_union(hint) else []
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _as_type_of(old: Any, value: Any, dotted: str) -> Any:

@@ -16,9 +16,9 @@ from torch import nn
 
 from vlp.config import ConfigError, Lazy, build, from_json, to_json
 from vlp.data.config import DataConfig
-from vlp.data.dataset import PairDataset
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
+from vlp.data.mixture import Mixture
 from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint, launch
 from vlp.engine.flops import count_flops, peak_flops
@@ -79,7 +79,9 @@ def _run(
     config: TrainConfig, resume: bool, source: str, accelerator: Accelerator, signals: StopSignals
 ) -> dict[str, float]:
     begin = launch.same_everywhere(accelerator, lambda: find_start(Path(config.run.out), resume))
-    tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.train)
+    if not config.data.folders:
+        raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
+    tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.folders[0])
     loader = _loader(config, tokenizer, accelerator)
     task = _task(config, begin, tokenizer)
     measure = _measure(config, task, tokenizer, accelerator)
@@ -213,12 +215,9 @@ def check_sizes(config: TrainConfig, task: Task, tokenizer: Tokenizer | None) ->
 
 
 def _loader(config: TrainConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> TrainLoader:
-    if not config.data.train:
-        raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
-    dataset = PairDataset(config.data, config.data.train, tokenizer, train=True, seed=config.run.seed)
     return TrainLoader(
         config.data,
-        dataset,
+        Mixture.from_config(config.data, tokenizer, config.run.seed),
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         seed=config.run.seed,
@@ -310,7 +309,7 @@ def _scalars(record: Any, name: str) -> dict[str, float]:
 
 def _try(config: TrainConfig, accelerator: Accelerator) -> dict[str, float]:
     """`--dry-run`: everything about the first step that needs no data; prints it."""
-    place = Path(config.data.tokenizer or config.data.train or "nowhere")
+    place = Path(config.data.tokenizer or next(iter(config.data.folders), "nowhere"))
     tokenizer = Tokenizer.from_folder(place) if place.exists() else None
     task = _task(config, None, tokenizer)
     task.to(accelerator.device)

@@ -7,12 +7,13 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import RandomResizedCrop
 
 from tests.data.conftest import jpeg
+from vlp.data import images
 from vlp.data.config import DataConfig
-from vlp.data.images import _crop, augment, decode, looks_whole, normalise, resize, swap_sides
+from vlp.data.images import Picture, _crop, augment, decode, looks_whole, normalise, reduction, resize, swap_sides
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -85,9 +86,10 @@ def test_normalise_is_minus_mean_over_std() -> None:
 def test_a_mirrored_picture_swaps_left_and_right_in_its_caption() -> None:
     assert swap_sides("Left of a box, right there: leftover RIGHT") == "Right of a box, left there: leftover LEFT"
     picture = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
+    data = encoded(Image.fromarray(picture.permute(1, 2, 0).numpy()), "PNG")
     config, seen = DataConfig(image_size=8, flip=True), set()
     for seed in range(20):
-        out, mirrored = augment(picture, config, np.random.default_rng(seed))
+        out, mirrored = augment(Picture(data), config, np.random.default_rng(seed))
         assert torch.equal(out, picture.flip(2) if mirrored else picture)
         seen.add(mirrored)
     assert seen == {True, False}
@@ -95,8 +97,8 @@ def test_a_mirrored_picture_swaps_left_and_right_in_its_caption() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90), (5, 400), (1, 1)])
 def test_crops_keep_their_law(height: int, width: int) -> None:
-    picture, random = torch.zeros(3, height, width), np.random.default_rng(0)
-    boxes = np.array([_crop(picture, (0.4, 0.9), random) for _ in range(2000)])
+    random = np.random.default_rng(0)
+    boxes = np.array([_crop((height, width), (0.4, 0.9), random) for _ in range(2000)])
     top, left, tall, wide = boxes.T
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] > 0).all()
@@ -115,7 +117,7 @@ def test_crops_keep_their_law(height: int, width: int) -> None:
 
 def test_crop_areas_and_places_are_those_of_torchvision() -> None:
     picture, random = torch.zeros(3, 60, 80), np.random.default_rng(1)
-    ours = np.array([_crop(picture, (0.3, 1.0), random) for _ in range(4000)])
+    ours = np.array([_crop((60, 80), (0.3, 1.0), random) for _ in range(4000)])
     torch.manual_seed(0)
     theirs = np.array([RandomResizedCrop.get_params(picture, [0.3, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
     for column in range(4):
@@ -125,14 +127,108 @@ def test_crop_areas_and_places_are_those_of_torchvision() -> None:
 
 def test_augmentation_is_a_function_of_its_generator_alone() -> None:
     config = DataConfig(image_size=16, crop_scale=(0.3, 0.9), flip=True)
-    picture = decode(jpeg(1))
+    picture = Picture(jpeg(1))
     torch.manual_seed(1)
     one = augment(picture, config, np.random.default_rng(5))
     before = torch.rand(1)
     torch.manual_seed(2)
-    two = augment(picture, config, np.random.default_rng(5))
+    two = augment(Picture(jpeg(1)), config, np.random.default_rng(5))
     assert torch.equal(one[0], two[0])
     assert one[1] == two[1]
     torch.manual_seed(1)
     assert torch.equal(before, torch.rand(1))  # and it leaves the global generator alone
-    assert not torch.equal(one[0], augment(picture, config, np.random.default_rng(6))[0])
+    assert not torch.equal(one[0], augment(Picture(jpeg(1)), config, np.random.default_rng(6))[0])
+
+
+@pytest.fixture(params=["fast", "Pillow"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "Pillow":
+        monkeypatch.setattr(images, "simplejpeg", None)
+
+
+def photo(width: int, height: int, **options: object) -> bytes:
+    """Smooth shapes with some noise, as photographs are."""
+    random = np.random.default_rng(width)
+    smooth = Image.fromarray(random.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((width, height), 3)
+    noisy = np.asarray(smooth) + random.normal(0, 4, (height, width, 3))
+    return encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), "JPEG", **({"quality": 90} | options))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 30}]
+)
+@pytest.mark.parametrize("by", [1, 2, 4, 8])
+def test_both_decoders_give_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], by: int
+) -> None:
+    data = photo(203, 117, **options)
+    fast = Picture(data).decode(by)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert torch.equal(fast, Picture(data).decode(by))
+    assert fast.shape == (3, -(-117 // by), -(-203 // by))
+
+
+@pytest.mark.usefixtures("decoder")
+def test_decoding_at_reduced_scale_is_nearly_shrinking_what_was_decoded() -> None:
+    data = photo(640, 480)
+    whole, half = resize(decode(data), 200), resize(Picture(data).decode(2), 200)
+    assert (whole.float() - half.float()).abs().mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "by"), [(480, 640, 224, 2), (447, 640, 224, 1), (2000, 3000, 224, 8), (30, 30, 16, 1)]
+)
+def test_a_part_is_never_decoded_below_the_size_that_it_is_wanted_at(
+    height: int, width: int, size: int, by: int
+) -> None:
+    assert reduction(height, width, size) == by
+
+
+@pytest.mark.usefixtures("decoder")
+def test_a_crop_of_a_reduced_picture_shows_the_same_part() -> None:
+    config, data = DataConfig(image_size=64, crop_scale=(0.3, 0.9)), photo(640, 480)
+    for seed in range(5):
+        got, _ = augment(Picture(data), config, np.random.default_rng(seed))
+        top, left, height, width = _crop((480, 640), config.crop_scale, np.random.default_rng(seed))
+        expected = resize(decode(data)[:, top : top + height, left : left + width], 64)
+        assert (got.float() - expected.float()).abs().mean() < 2
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+def test_damaged_bytes_give_a_picture_or_a_value_error(kind: str) -> None:
+    data, random, refused = encoded(gradient(), kind), np.random.default_rng(0), 0
+    for _ in range(300):
+        changed = bytearray(data)
+        for place in random.integers(len(data), size=random.integers(1, 6)):
+            changed[place] = random.integers(256)
+        try:
+            assert Picture(bytes(changed)).decode(int(random.choice([1, 2]))).dtype == torch.uint8
+        except ValueError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_the_one_that_pillow_turns_to(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = photo(60, 40, exif=exif)
+    picture = Picture(data)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert (picture.height, picture.width) == upright.shape[:2]
+    assert torch.equal(picture.decode(), torch.from_numpy(upright.copy()).permute(2, 0, 1))
+
+
+def test_sixteen_bits_keep_their_upper_eight() -> None:
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    got = decode(encoded(Image.fromarray(levels), "PNG"))
+    assert torch.equal(got[0], torch.from_numpy((levels >> 8).astype(np.uint8)))
+    assert torch.equal(got[0], got[2])
+
+
+def test_only_pictures_are_opened() -> None:
+    postscript = encoded(gradient(), "EPS")  # Pillow would hand it to another program
+    assert Image.open(io.BytesIO(postscript)).format == "EPS"
+    with pytest.raises(ValueError, match="no picture"):
+        Picture(postscript)

@@ -14,7 +14,8 @@ from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
 from vlp.data.evaluation import EvaluationSet
-from vlp.data.loader import TrainLoader, _Read
+from vlp.data.loader import TrainLoader
+from vlp.data.reading import Read
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Batch
 
@@ -104,9 +105,18 @@ def test_pairs_of_one_picture_share_its_row(make_shards: Make) -> None:
     assert next(loader(folder).batches(0)).image_row is None  # each pair has an augmentation of its own
 
 
-def test_an_order_that_cannot_be_is_an_error(make_shards: Make) -> None:
-    with pytest.raises(DataError, match="data.block=0 1 or more"):
-        loader(make_shards(), block=0)
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ({"block": 0}, "data.block=0 1 or more"),
+        ({"window": 1000}, "data.window=1000 must be a multiple of 512"),
+        ({"length_group": 0}, "data.length_group=0 must be 1 or more"),
+        ({"length_group": 4, "captions": 2}, "data.length_group=4 must be .* 1 where data.captions"),
+    ],
+)
+def test_an_order_that_cannot_be_is_an_error(make_shards: Make, order: dict[str, int], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        loader(make_shards(), **order)
 
 
 def test_before_training_a_truncated_picture_is_named(make_shards: Make) -> None:
@@ -208,7 +218,7 @@ def test_pinning_reaches_every_tensor_of_a_batch(make_shards: Make, monkeypatch:
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     batch = next(loader(make_shards(count=4)).batches(0))
-    read = _Read(batch, []).pin_memory()
+    read = Read(batch, []).pin_memory()
     held = [value for f in fields(Batch) if isinstance(value := getattr(read.batch, f.name), torch.Tensor)]
     assert len(held) == 6
     assert all(any(tensor is p for p in pinned) for tensor in held)

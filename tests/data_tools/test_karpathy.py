@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_tools import karpathy
+from data_tools import conversion, karpathy
 from tests.data.conftest import jpeg
 from vlp.data.errors import DataError
 from vlp.data.shards import ShardFolder, ShardWriter
@@ -79,14 +79,14 @@ def test_pictures_of_a_flattened_folder_are_found(source: Path) -> None:
 
 def stopped_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt the conversion when it comes to the picture `number`.jpg."""
-    real = karpathy.prepare
+    real = conversion.prepare
 
-    def watched(entry: dict[str, Any], **options: Any) -> Any:
-        if entry["filename"] == f"{number}.jpg":
+    def watched(entry: conversion.Entry, **options: Any) -> Any:
+        if entry.filename == f"{number}.jpg":
             raise KeyboardInterrupt
         return real(entry, **options)
 
-    monkeypatch.setattr(karpathy, "prepare", watched)
+    monkeypatch.setattr(conversion, "prepare", watched)
 
 
 def test_interrupted_splits_go_on_as_if_never_stopped(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.dataset import FEATURES, PairDataset
 from vlp.data.errors import BadSampleError, DataError
+from vlp.data.preflight import preflight
 from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Batch, Sample
@@ -28,7 +29,7 @@ class EvaluationSet:
         cached = config.use_features and ShardFolder(folder).has(0, 0, FEATURES)
         settings = replace(config, max_bad_share=0.0, use_features=cached)
         self.dataset = PairDataset(settings, folder, tokenizer, train=False)
-        self.dataset.preflight()
+        preflight(self.dataset)
         self.folder = Path(folder)
         self.num_images = min(self.dataset.num_pictures, limit or self.dataset.num_pictures)
         self.captions: list[str] = []

@@ -6,76 +6,21 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import BadSampleError, DataError
-from vlp.data.order import positions, sample_at
-from vlp.types import Batch, Sample
+from vlp.data.mixture import Mixture
+from vlp.data.order import RUN, positions
+from vlp.data.preflight import preflight
+from vlp.data.reading import MOST_SKIPPED, Collate, Read, Reader
+from vlp.types import Batch
 
 log = logging.getLogger(__name__)
 FEW = 10  # bad samples that are never too many: in a short run one picture is already a large share
-
-
-class _Reader:
-    """Map-style face of the dataset for torch's DataLoader: a position to a sample, or to what is wrong with it."""
-
-    def __init__(self, dataset: PairDataset, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
-
-    def __getitem__(self, position: int) -> Sample | BadSampleError:
-        captions, block = self.dataset.config.captions, self.dataset.config.block
-        try:
-            if not captions:
-                return self.dataset.sample(*sample_at(len(self.dataset), self.seed, position, block))
-            turn, slot = divmod(position, captions)
-            return self.dataset.sample_of(*sample_at(self.dataset.num_pictures, self.seed, turn, block), slot)
-        except BadSampleError as error:
-            return error
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-@dataclass
-class _Read:
-    """What a reading process hands over: a batch, unless all of it is bad, and what was wrong."""
-
-    batch: Batch | None
-    bad: list[BadSampleError]
-
-    def pin_memory(self) -> "_Read":
-        """Called by the DataLoader where there is an accelerator; it looks inside no dataclass by itself."""
-        return _Read(_pinned(self.batch), self.bad)
-
-
-def _pinned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
-    return value
-
-
-class _Collate:
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, samples: list[Sample | BadSampleError]) -> _Read:
-        good = [s for s in samples if isinstance(s, Sample)]
-        bad = [s for s in samples if isinstance(s, BadSampleError)]
-        # A bad sample's place is taken by a good one of its batch: every rank keeps the same number of rows, which the
-        # gather across ranks needs, and its twin is a positive by image id, never a false negative.
-        filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
-        return _Read(collate(filled, self.pad_id) if filled else None, bad)
 
 
 class TrainLoader:
@@ -84,7 +29,7 @@ class TrainLoader:
     def __init__(
         self,
         config: DataConfig,
-        dataset: PairDataset,
+        data: PairDataset | Mixture,
         *,
         rank: int = 0,
         world: int = 1,
@@ -95,40 +40,41 @@ class TrainLoader:
             raise DataError(
                 f"data.batch_size={config.batch_size} does not divide by {world} ranks x {accumulate} micro batches"
             )
-        if config.captions < 0 or config.block < 1:
-            raise DataError(f"data.captions={config.captions} must be 0 or more, data.block={config.block} 1 or more")
-        dataset.preflight()
+        _check_order(config)
+        self.data = data if isinstance(data, Mixture) else Mixture([data], [1.0])
+        for dataset in self.data.sets:
+            preflight(dataset)
         self.config = config
-        self.dataset = dataset
         self.rank = rank
         self.world = world
         self.seed = seed
         self.accumulate = accumulate
         self.seen = 0
         self.bad: Counter[str] = Counter()
+        self._met = 0  # bad samples that no damaged shard explains
 
     @property
     def steps_per_epoch(self) -> float:
         """Optimizer steps in which every pair is shown once, or every picture with `captions` of its captions."""
-        pairs = self.dataset.num_pictures * self.config.captions if self.config.captions else len(self.dataset)
-        return pairs / self.config.batch_size
+        return len(self.data) / self.config.batch_size
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
-        loader: DataLoader[_Read] = DataLoader(
-            _Reader(self.dataset, self.seed),  # type: ignore[arg-type]
+        config = self.config
+        loader: DataLoader[Read] = DataLoader(
+            Reader(self.data, self.seed, config.batch_size, config.length_group),  # type: ignore[arg-type]
             batch_sampler=self._positions(start_step),
-            num_workers=self.config.workers,
-            collate_fn=_Collate(self.dataset.tokenizer.pad_id),
+            num_workers=config.workers,
+            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id),
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="forkserver" if self.config.workers else None,
+            multiprocessing_context="forkserver" if config.workers else None,
             worker_init_fn=_die_with_the_run,
         )
         for read in loader:
-            self._count(read.bad)
             if read.batch is None:
-                raise DataError(f"a whole batch is bad, the first sample: {read.bad[0]}")
+                raise DataError(f"{MOST_SKIPPED} samples in a row are bad, the first: {read.bad[0]}")
             self.seen += len(read.batch)
+            self._count(read.bad)
             yield read.batch
 
     def report(self) -> dict[str, int]:
@@ -152,15 +98,28 @@ class TrainLoader:
             step += 1
 
     def _count(self, bad: list[BadSampleError]) -> None:
+        """What damaged shards lose was counted, named and judged before the run; the rest is judged here."""
         for error in bad:
             self.bad[error.cause] += 1
-            log.warning("skipped %s", error)
-        total = sum(self.bad.values())
-        if bad and total > max(FEW, self.config.max_bad_share * self.seen):
+            self._met += not error.foreseen
+            log.log(logging.DEBUG if error.foreseen else logging.WARNING, "skipped %s", error)
+        if bad and self._met > max(FEW, self.config.max_bad_share * self.seen):
             raise DataError(
-                f"{total} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
+                f"{self._met} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
                 "mend the shards, or raise data.max_bad_share"
             )
+
+
+def _check_order(config: DataConfig) -> None:
+    if config.captions < 0 or config.block < 1:
+        raise DataError(f"data.captions={config.captions} must be 0 or more, data.block={config.block} 1 or more")
+    if config.window < 0 or config.window % RUN:
+        raise DataError(f"data.window={config.window} must be a multiple of {RUN}, or 0 for the whole set")
+    if config.length_group < 1 or (config.length_group > 1 and (config.captions or config.block > 1)):
+        raise DataError(
+            f"data.length_group={config.length_group} must be 1 or more, and 1 where data.captions or data.block keep "
+            "neighbours together"
+        )
 
 
 def _die_with_the_run(worker: int) -> None:

@@ -1,8 +1,10 @@
 """Indexed WebDataset shards: plain tar files that any tar reader opens, with an index for reading at a position.
 
-A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and `index.json`
-(counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture with all its
-captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str}, ...]}`.
+A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and
+`index.json` (counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture
+with all its captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str},
+...]}`. Tars of another make are indexed where they lie (`vlp data index`): their `{key}.json` are then in
+`NAME.records.tar` beside them.
 """
 
 import hashlib
@@ -11,22 +13,25 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vlp.data.damage import Damage, find_damage
 from vlp.data.errors import BadSampleError, DataError
+from vlp.data.open_shard import OpenShard, read_table
 
 INDEX = "index.json"
 VERSION = 1
 PICTURES = ("jpg", "png", "webp")
 SUFFIXES = (*PICTURES, "json", "regions.safetensors", "features.safetensors", "truth.json", "masks.png")
+MEMBER_BYTES = 64 << 20  # a larger picture or tensor file is refused unread
+TEXT_BYTES = 1 << 20  # and so is a larger record
+MOST_OPEN = 384  # shards open at a time, two files each; a process may usually have 1,024
 KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
-Table = NDArray[np.int64]  # (samples, 1 + 2 * suffixes): captions, then offset and size of each suffix, -1 if absent
 
 
 class ShardWriter:
@@ -138,12 +143,13 @@ class ShardWriter:
 
 
 class ShardFolder:
-    """Reads members of a shard folder by position, without scanning a tar.
+    """Reads members of a shard folder by position, without scanning a tar; few files are open at a time.
 
-    Opening checks that every shard is there with the size that the index gives. Raises DataError naming the file.
+    Opening compares the size of every shard with the index. Raises DataError naming the first that is damaged; with
+    `damaged_ok` they are kept in `damaged` instead, and only reading what is lost raises BadSampleError.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, damaged_ok: bool = False) -> None:
         self.folder = Path(folder)
         record = self._read_index()
         self.suffixes: list[str] = record["suffixes"]
@@ -152,13 +158,15 @@ class ShardFolder:
         self.num_captions: int = record["captions"]
         if not self.num_samples or not self.num_captions:
             raise DataError(f"{self.folder} is an empty data set")
-        for shard in self.shards:
-            self._check_shard(shard)
+        self.columns = 1 + 2 * len(self.suffixes)
+        found = ((i, find_damage(self.folder, shard, self.columns)) for i, shard in enumerate(self.shards))
+        self.damaged: dict[int, Damage] = {i: damage for i, damage in found if damage is not None}
+        if self.damaged and not damaged_ok:
+            raise DataError(next(iter(self.damaged.values())).message)
         self.first_sample = np.cumsum([0] + [s["samples"] for s in self.shards])
         self.first_caption = np.cumsum([0] + [s["captions"] for s in self.shards])
-        self._tables: dict[int, Table] = {}
-        self._captions: dict[int, Table] = {}
-        self._files: dict[int, int] = {}
+        self._open: dict[int, OpenShard] = {}
+        self._last: tuple[tuple[int, int], list[int]] = ((-1, -1), [])
 
     def _read_index(self) -> dict[str, Any]:
         path = self.folder / INDEX
@@ -173,30 +181,21 @@ class ShardFolder:
             raise DataError(f"{path} cannot be read ({reason}); make the shards again") from error
         return record
 
-    def _check_shard(self, shard: dict[str, Any]) -> None:
-        path = self.folder / shard["file"]
-        if not path.is_file():
-            raise DataError(f"shard {path} is missing ({shard['samples']} samples); copy it back or make the set again")
-        size = path.stat().st_size
-        if size != shard["bytes"]:
-            raise DataError(
-                f"shard {path} has {size} bytes, but its index says {shard['bytes']}: it is truncated or was changed; "
-                "copy it again or make the set again"
-            )
+    def lost(self, suffixes: Collection[str]) -> dict[int, int]:
+        """For each damaged shard, how many of its samples miss one of these members."""
+        counts = {}
+        for shard, damage in self.damaged.items():
+            counts[shard] = self.shards[shard]["samples"]
+            here = [s for s in suffixes if s in self.suffixes and self.file_of(shard, s) == self.shards[shard]["file"]]
+            columns = [1 + 2 * self.suffixes.index(s) for s in here]
+            if damage.size and columns:
+                table = read_table(self._path(shard), self.shards[shard], self.columns)
+                ends = np.stack([table[:, c] + table[:, c + 1] for c in columns])
+                counts[shard] = int((ends.max(0) > damage.size).sum())
+        return counts
 
-    def table(self, shard: int) -> Table:
-        """The member table of a shard, memory-mapped."""
-        if shard not in self._tables:
-            path = (self.folder / self.shards[shard]["file"]).with_suffix(".index.npy")
-            try:
-                # As a plain array: indexing a memmap is several times slower.
-                table: Table = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read ({error}); make the set again") from error
-            if table.shape != (self.shards[shard]["samples"], 1 + 2 * len(self.suffixes)):
-                raise DataError(f"{path} does not fit its shard; make the set again")
-            self._tables[shard] = table
-        return self._tables[shard]
+    def _path(self, shard: int) -> Path:
+        return self.folder / str(self.shards[shard]["file"])
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Shard and row of a sample number."""
@@ -204,17 +203,18 @@ class ShardFolder:
         return shard, sample - int(self.first_sample[shard])
 
     def locate_pair(self, pair: int) -> tuple[int, int, int]:
-        """Shard, row and caption number of a pair (a picture with one of its captions)."""
+        """Shard, row and caption number of a pair (a picture with one of its captions).
+
+        Raises BadSampleError where the shard's member table is damaged.
+        """
         shard = int(np.searchsorted(self.first_caption, pair, side="right")) - 1
-        if shard not in self._captions:
-            self._captions[shard] = np.cumsum(self.table(shard)[:, 0])
-        ends, place = self._captions[shard], pair - int(self.first_caption[shard])
+        ends, place = self._opened(shard).captions, pair - int(self.first_caption[shard])
         row = int(np.searchsorted(ends, place, side="right"))
         return shard, row, place - (int(ends[row - 1]) if row else 0)
 
     def captions_of(self, shard: int, row: int) -> int:
         """How many captions a picture has."""
-        return int(self.table(shard)[row, 0])
+        return self._row(shard, row)[0]
 
     def has(self, shard: int, row: int, suffix: str) -> bool:
         """Whether the sample has this member."""
@@ -225,44 +225,87 @@ class ShardFolder:
         if suffix not in self.suffixes:
             return [-1, -1]
         column = 1 + 2 * self.suffixes.index(suffix)
-        place: list[int] = self.table(shard)[row, column : column + 2].tolist()
-        return place
+        return self._row(shard, row)[column : column + 2]
+
+    def _row(self, shard: int, row: int) -> list[int]:
+        if self._last[0] != (shard, row):
+            self._last = ((shard, row), self._opened(shard).row(row))
+        return self._last[1]
 
     def read(self, shard: int, row: int, suffix: str) -> bytes | None:
-        """Bytes of a member, None where the sample has none. Raises BadSampleError where the tar ends too early."""
+        """Bytes of a member, None where the sample has none. Raises BadSampleError where it cannot be had."""
         offset, size = self._place(shard, row, suffix)
         if offset < 0:
             return None
-        data = os.pread(self._file(shard), size, offset)
-        if len(data) != size:
-            raise BadSampleError("shard ends too early", self.name(shard, row))
-        return data
+        limit = TEXT_BYTES if suffix == "json" else MEMBER_BYTES
+        if size > limit:
+            raise BadSampleError(f"{suffix} too large", self.name(shard, row), f"{size} bytes, at most {limit}")
+        return self._bytes(shard, row, suffix, size, offset)
 
     def tail(self, shard: int, row: int, suffix: str, count: int) -> bytes | None:
-        """The last bytes of a member, for cheap checks of completeness."""
+        """The last bytes of a member, for cheap checks of completeness. Raises BadSampleError like `read`."""
         offset, size = self._place(shard, row, suffix)
         if offset < 0:
             return None
         count = min(count, size)
-        return os.pread(self._file(shard), count, offset + size - count)
+        return self._bytes(shard, row, suffix, count, offset + size - count)
+
+    def _bytes(self, shard: int, row: int, suffix: str, size: int, offset: int) -> bytes:
+        damage, name = self.damaged.get(shard), self.file_of(shard, suffix)
+        if damage is not None and name == self.shards[shard]["file"] and offset + size > damage.size:
+            raise BadSampleError(damage.cause, self.name(shard, row), foreseen=True)
+        try:
+            data = self._opened(shard).read(name, size, offset)
+        except OSError as error:
+            raise BadSampleError("shard unreadable", str(self._path(shard)), str(error)) from error
+        if len(data) != size:
+            raise BadSampleError("shard ends too early", self.name(shard, row))
+        return data
+
+    def file_of(self, shard: int, suffix: str) -> str:
+        """The tar that holds the members of a suffix: the records of tars of another make have one of their own."""
+        record = self.shards[shard]
+        name: str = record["records"]["file"] if suffix == "json" and "records" in record else record["file"]
+        return name
 
     def key(self, shard: int, row: int) -> str:
-        """The sample's key, from the tar header of its json member."""
+        """The sample's key, from the tar header of its json member; "" where that is lost."""
         offset, _ = self._place(shard, row, "json")
-        header = os.pread(self._file(shard), 100, offset - tarfile.BLOCKSIZE)
+        header = (
+            self._opened(shard).read(self.file_of(shard, "json"), 100, offset - tarfile.BLOCKSIZE)
+            if offset > 0
+            else b""
+        )
         return header.split(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
 
     def name(self, shard: int, row: int) -> str:
         """`folder/shard.tar: key`, for messages."""
-        return f"{self.folder / self.shards[shard]['file']}: {self.key(shard, row)}"
+        return f"{self._path(shard)}: {self.key(shard, row) or f'row {row}'}"
 
-    def _file(self, shard: int) -> int:
-        if shard not in self._files:
-            self._files[shard] = os.open(self.folder / self.shards[shard]["file"], os.O_RDONLY)
-        return self._files[shard]
+    def _opened(self, shard: int) -> OpenShard:
+        """The shard's files, opened at need; the one that was used longest ago is closed.
+
+        Raises BadSampleError where they cannot be opened.
+        """
+        found = self._open.pop(shard, None)
+        if found is None:
+            found = self._open_shard(shard)
+            while len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+        self._open[shard] = found
+        return found
+
+    def _open_shard(self, shard: int) -> OpenShard:
+        path, damage = self._path(shard), self.damaged.get(shard)
+        if damage is not None and not damage.size:
+            raise BadSampleError(damage.cause, str(path), foreseen=True)
+        try:
+            return OpenShard(path, self.shards[shard], self.columns)
+        except (DataError, OSError) as error:
+            raise BadSampleError("shard unreadable", str(path), str(error)) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tables": {}, "_captions": {}, "_files": {}}
+        return self.__dict__ | {"_open": {}}
 
 
 def _check_index(record: dict[str, Any]) -> None:
@@ -275,6 +318,6 @@ def _check_index(record: dict[str, Any]) -> None:
         total = sum(shard[what] for shard in record["shards"])
         if record[what] != total:
             raise ValueError(f"{record[what]} {what}, its shards hold {total}")
-    for shard in record["shards"]:
+    for shard in record["shards"] + [shard["records"] for shard in record["shards"] if "records" in shard]:
         if Path(shard["file"]).name != shard["file"] or not isinstance(shard["bytes"], int):
             raise ValueError(f"shard {shard['file']!r}, {shard['bytes']!r} bytes")

@@ -101,7 +101,7 @@ def _names(value: Any) -> str:
 def _training(card: Card) -> str:
     config, state = card.config, card.state
     facts = {
-        "data": short(config.data.train),
+        "data": ", ".join(short(folder) for folder in config.data.folders),
         "objectives": ", ".join(config.objectives),
         "steps": f"{state['step']:,} of {config.data.batch_size} pairs",
         "started from": ", ".join(_origins(config)) or "random weights",
