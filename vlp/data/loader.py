@@ -40,6 +40,7 @@ class TrainLoader:
         self.data = data if isinstance(data, Mixture) else Mixture([data], [1.0])
         for dataset in self.data.sets:
             preflight(dataset)
+            dataset.shards.close()
         self.config = config
         self.rank = rank
         self.world = world
