@@ -116,7 +116,7 @@ class Sample:
     caption_id: int
     text_ids: list[int]
     word_ids: list[int]
-    image: Tensor | None = None  # (3, height, width) uint8
+    image: Tensor | None = None  # (3, height, width) uint8, or float and normalised
     features: Tensor | None = None  # (N, D)
     regions: Regions | None = None  # without the batch dimension
     tag_ids: list[int] | None = None

@@ -103,6 +103,9 @@ def _is_upright(data: bytes) -> bool:
         mark, kind, length = SEGMENT.unpack_from(data, place)
         if mark != 0xFF or kind == SCAN:
             break
+        if kind == 0xFF:  # padding
+            place += 1
+            continue
         end = place + 2 + length
         if kind not in APPLICATIONS:
             place = end
