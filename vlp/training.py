@@ -19,6 +19,7 @@ from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
 from vlp.data.mixture import Mixture
+from vlp.data.stream_loader import StreamLoader, is_remote
 from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint, launch
 from vlp.engine.flops import count_flops, peak_flops
@@ -214,15 +215,16 @@ def check_sizes(config: TrainConfig, task: Task, tokenizer: Tokenizer | None) ->
 # ---------------------------------------------------------------- the steps of `run`
 
 
-def _loader(config: TrainConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> TrainLoader:
-    return TrainLoader(
-        config.data,
-        Mixture.from_config(config.data, tokenizer, config.run.seed),
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        seed=config.run.seed,
-        accumulate=config.run.accumulate,
-    )
+def _loader(config: TrainConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> TrainLoader | StreamLoader:
+    part: dict[str, int] = {
+        "rank": accelerator.process_index,
+        "world": accelerator.num_processes,
+        "seed": config.run.seed,
+        "accumulate": config.run.accumulate,
+    }
+    if any(is_remote(folder) for folder in config.data.folders):
+        return StreamLoader(config.data, tokenizer, **part)
+    return TrainLoader(config.data, Mixture.from_config(config.data, tokenizer, config.run.seed), **part)
 
 
 def _primed(batches: Iterator[Batch]) -> Iterator[Batch]:

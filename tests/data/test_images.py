@@ -220,6 +220,16 @@ def test_every_exif_orientation_is_the_one_that_pillow_turns_to(orientation: int
     assert torch.equal(picture.decode(), torch.from_numpy(upright.copy()).permute(2, 0, 1))
 
 
+def test_padding_in_front_of_a_segment_hides_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = photo(60, 40, exif=exif)
+    place = data.index(b"\xff\xe1")
+    padded = data[:place] + b"\xff\xff\xff" + data[place:]
+    assert torch.equal(decode(padded), decode(data))
+    assert decode(padded).shape == (3, 60, 40)
+
+
 def test_sixteen_bits_keep_their_upper_eight() -> None:
     levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     got = decode(encoded(Image.fromarray(levels), "PNG"))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ class OfLength:
 
     def __init__(self, turns: int) -> None:
         self.turns = turns
+        self.shards = SimpleNamespace(most_open=0)
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,9 +3,11 @@
 import tracemalloc
 from collections import Counter
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlp.data.draws import draws_at
 from vlp.data.order import RUN, permuted, positions, sample_at, unit_at
 
 
@@ -89,3 +91,23 @@ def test_a_position_far_away_needs_no_memory() -> None:
     assert 0 <= sample_at(10**10, 0, 10**17 + 3)[1] < 10**10
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4), st.integers(0, 2**63))
+def test_draws_hang_on_their_numbers_alone(numbers: list[int], other: int) -> None:
+    one = draws_at(*numbers).random(5).tolist()
+    draws_at(other).integers(7, dtype=np.uint32)  # half a word is left over
+    assert draws_at(*numbers).random(5).tolist() == one
+    fresh = np.random.Generator(np.random.Philox(key=draws_at(*numbers).bit_generator.state["state"]["key"]))
+    assert fresh.random(5).tolist() == one
+
+
+def test_draws_of_neighbours_have_nothing_in_common() -> None:
+    first = np.array(
+        [draws_at(seed, epoch, pair).random() for seed in (0, 1) for epoch in (0, 1) for pair in range(900)]
+    )
+    assert len(set(first.tolist())) == 3600
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.06
+    counts = np.histogram(first, bins=20, range=(0, 1))[0]
+    assert ((counts - 180) ** 2 / 180).sum() < 43.8  # 19 degrees of freedom, one in a thousand

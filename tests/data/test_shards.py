@@ -138,3 +138,15 @@ def test_a_shard_cut_while_open_gives_bad_samples_and_no_crash(make_shards: Make
         file.truncate(600)
     with pytest.raises(BadSampleError, match="ends too early"):
         shards.read(2, 1, "json")
+
+
+def test_few_files_are_open_however_many_shards_there_are(make_shards: Make) -> None:
+    shards = ShardFolder(make_shards(count=12, per_shard=1))
+    shards.most_open = 3
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for i in [*range(12), 0, 11, 5, *range(12)]:
+        assert json.loads(shards.read(i, 0, "json") or b"")["image_id"] == i
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 6
+    shards.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert shards.key(7, 0) == "00007"

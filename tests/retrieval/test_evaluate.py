@@ -43,7 +43,7 @@ def model(system: object, seed: int = 0) -> VLModel:
 
 def slow_scores(made: VLModel, dataset: EvaluationSet) -> torch.Tensor:
     """Every pair by itself: one picture, one caption, one forward."""
-    images = [b for b in dataset.image_batches(1)]
+    images = [b.to("cpu") for b in dataset.image_batches(1)]
     texts = {int(b.caption_id): b for b in dataset.text_batches(1)}
     out = torch.zeros(dataset.num_images, dataset.num_texts)
     with torch.inference_mode():

@@ -7,9 +7,12 @@ from torch.nn.utils.rnn import pad_sequence
 from vlp.types import Batch, Graph, Regions, Sample, Tags
 
 
-def collate(samples: list[Sample], pad_id: int) -> Batch:
+def collate(
+    samples: list[Sample], pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+) -> Batch:
     """B samples to a Batch. Pictures, features and regions are there when every sample has them; samples that share
-    the tensors of one picture (the dataset gives them so to neighbours) share its row."""
+    the tensors of one picture (the dataset gives them so to neighbours) share its row. `normalisation` is the mean and
+    std that pictures in uint8 are waiting for."""
     textual = all(part is None for s in samples for part in (s.image, s.features, s.regions))
     shared: dict[tuple[int, int, int], int] = {}
     rows = [shared.setdefault((id(s.image), id(s.features), id(s.regions)), len(shared)) for s in samples]
@@ -29,6 +32,7 @@ def collate(samples: list[Sample], pad_id: int) -> Batch:
         graph=_graph([s.graph for s in samples]),
         image_row=torch.tensor(rows) if len(shared) < len(samples) and not textual else None,
         keys=[s.key for s in samples],
+        normalisation=normalisation,
     )
 
 

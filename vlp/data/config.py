@@ -10,7 +10,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DataConfig:
     """Settings of reading. `batch_size` is global: the pairs of one optimizer step over all ranks and micro batches."""
 
-    # Folder of indexed shards to train on; or several, with how often an epoch shows each: {"coco": 4, "cc12m": 0.5}
+    # Folder of indexed shards to train on; or several, with how often an epoch shows each: {"coco": 4, "cc12m": 0.5};
+    # or the URL of remote shards, {000..123} for their numbers
     train: str | dict[str, float] = ""
     val: str = ""  # folder of indexed shards for retrieval during and after training; "" = none
     tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; "" = the (first) train folder
@@ -32,7 +33,15 @@ class DataConfig:
     use_tags: bool = False  # read the words that a detector said of the picture (json "tags") as well
     use_graph: bool = False  # read what the words of a caption speak of (json "phrases" and "nodes") as well
     use_pictures: bool = True  # false: decode no pictures, the model reads regions alone
+    cache: str = ""  # folder that holds remote shards while they are read; needed where train is a URL
+    cache_gigabytes: float = 50.0  # remote shards used longest ago make room above this
+    allow_commands: bool = False  # whether a URL "pipe:COMMAND" may run its command
     max_bad_share: float = 0.001  # the run stops when more than this share of the samples cannot be read
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of the channels."""
+        return tuple(self.mean), tuple(self.std)
 
     @property
     def folders(self) -> list[str]:

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from vlp.data.config import DataConfig
+from vlp.data.draws import draws_at
 from vlp.data.errors import BadSampleError
 from vlp.data.graph import Row, graph_of
-from vlp.data.images import Picture, augment, normalise, resize, swap_sides
+from vlp.data.images import Picture, augment, resize, swap_sides
 from vlp.data.order import sample_at
 from vlp.data.record import parse_record
 from vlp.data.shards import PICTURES, ShardFolder
@@ -91,7 +91,7 @@ class PairDataset:
         The picture is augmented once an epoch, for all slots. Raises BadSampleError naming shard, key and cause.
         """
         shard, row = self.shards.locate(picture)
-        order = np.random.default_rng((self.seed, epoch, picture)).permutation(self.shards.captions_of(shard, row))
+        order = draws_at(self.seed, epoch, picture).permutation(self.shards.captions_of(shard, row))
         return self._sample(shard, row, int(order[slot % len(order)]), (self.seed, epoch, picture))
 
     def _sample(self, shard: int, row: int, number: int, seeds: tuple[int, int, int]) -> Sample:
@@ -174,11 +174,11 @@ class PairDataset:
 
     def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool]:
         if self.augmented:
-            random = np.random.default_rng(seeds)
+            random = draws_at(*seeds)
             picture, mirrored = self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random))
         else:
             picture, mirrored = resize(self.picture(shard, row), self.config.image_size), False
-        return normalise(picture, self.config), mirrored
+        return picture.contiguous(), mirrored
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> list[Tensor]:
         data = self.shards.read(shard, row, suffix)

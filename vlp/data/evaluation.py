@@ -61,7 +61,7 @@ class EvaluationSet:
         return self.dataset.picture(*self.dataset.shards.locate(image))
 
     def _collate(self, samples: list[Sample]) -> Batch:
-        return collate(samples, self.dataset.tokenizer.pad_id)
+        return collate(samples, self.dataset.tokenizer.pad_id, self.dataset.config.normalisation)
 
     def _image(self, image: int) -> Sample:
         try:

@@ -3,19 +3,19 @@
 import io
 import math
 import re
-from functools import lru_cache
+import struct
 from typing import cast
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TF
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from vlp.data.config import DataConfig
 from vlp.data.randaugment import randaugment
+from vlp.types import normalised
 
 try:
     import simplejpeg  # the optional extra `fast`: half as fast again as Pillow, and the same pixels
@@ -24,9 +24,11 @@ except ImportError:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow runs another program for some of the others
 ORIENTATION = 0x0112
-MARKS = (b"Exif\0\0", b"tiff:Orientation", b"MPF\0")  # of JPEGs that may have to be turned, or hold several
+SEGMENT = struct.Struct(">BBH")  # of a JPEG: 255, kind, length
+SCAN = 0xDA  # a JPEG's segments end where its pixels begin
+APPLICATIONS = (0xE1, 0xE2)  # kinds of segments that hold what cameras and editors tell
 MAX_PIXELS = 50_000_000  # a picture above this is refused before it is decoded
-LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))  # width over height of a random crop
+LOG_RATIO = math.log(4 / 3)  # of width over height of a random crop, at most, either way
 SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -85,13 +87,36 @@ def _turned(header: Image.Image) -> bool:
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a JPEG that the faster decoder, where installed, decodes to the very same pixels."""
-    if simplejpeg is None or not data.startswith(b"\xff\xd8") or any(mark in data for mark in MARKS):
+    if simplejpeg is None or not data.startswith(b"\xff\xd8") or not _is_upright(data):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     return (width, height) if colours == "YCbCr" else None
+
+
+def _is_upright(data: bytes) -> bool:
+    """Whether no segment in front of a JPEG's pixels says that it is to be turned, or that it is one of several."""
+    place = 2
+    while place + 4 <= len(data):
+        mark, kind, length = SEGMENT.unpack_from(data, place)
+        if mark != 0xFF or kind == SCAN:
+            break
+        if kind == 0xFF:  # padding
+            place += 1
+            continue
+        end = place + 2 + length
+        if kind not in APPLICATIONS:
+            place = end
+            continue
+        segment = data[place + 4 : end]
+        if segment.startswith(b"Exif\0\0") and (b"\x01\x12" in segment or b"\x12\x01" in segment):
+            return False  # it may have an orientation
+        if segment.startswith(b"MPF\0") or b"tiff:Orientation" in segment:
+            return False
+        place = end
+    return True
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -119,20 +144,12 @@ def resize(picture: Tensor, size: int) -> Tensor:
     """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased."""
     if picture.shape[1:] == (size, size):
         return picture
-    resized: Tensor = TF.resize(picture, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return resized
+    return F.interpolate(picture[None], (size, size), mode="bicubic", antialias=True)[0]
 
 
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
     """uint8 to float, minus mean, over std."""
-    mean, std = _scales(tuple(config.mean), tuple(config.std))
-    # Decoded pictures lie pixel by pixel; plane by plane the arithmetic is twice as fast.
-    return picture.contiguous().float().sub_(mean).div_(std)
-
-
-@lru_cache(maxsize=4)
-def _scales(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    return torch.tensor(mean).view(3, 1, 1) * 255, torch.tensor(std).view(3, 1, 1) * 255
+    return normalised(picture, config.mean, config.std)
 
 
 def augment(picture: Picture, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, bool]:
@@ -166,12 +183,12 @@ def _crop(size: tuple[int, int], scale: tuple[float, float], random: np.random.G
     """
     full_height, full_width = size
     for _ in range(10):
-        area = full_height * full_width * random.uniform(*scale)
-        ratio = math.exp(random.uniform(*LOG_RATIOS))
+        share, shape, down, across = random.random(4).tolist()
+        area = full_height * full_width * (scale[0] + share * (scale[1] - scale[0]))
+        ratio = math.exp(LOG_RATIO * (2 * shape - 1))
         width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < width <= full_width and 0 < height <= full_height:
-            top, left = random.integers([full_height - height + 1, full_width - width + 1]).tolist()
-            return top, left, height, width
+            return int(down * (full_height - height + 1)), int(across * (full_width - width + 1)), height, width
     side = min(full_height, full_width)  # no such box fits a very long picture: its middle
     return (full_height - side) // 2, (full_width - side) // 2, side, side
 

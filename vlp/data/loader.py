@@ -1,10 +1,8 @@
 """Batches of a run, from any step on: the order contract carried out by reading processes."""
 
-import logging
 import multiprocessing
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -12,15 +10,13 @@ from torch.utils.data import DataLoader
 
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
-from vlp.data.errors import BadSampleError, DataError
+from vlp.data.errors import DataError
 from vlp.data.mixture import Mixture
 from vlp.data.order import RUN, positions
 from vlp.data.preflight import preflight
 from vlp.data.reading import MOST_SKIPPED, Collate, Read, Reader
+from vlp.data.tally import Tally
 from vlp.types import Batch
-
-log = logging.getLogger(__name__)
-FEW = 10  # bad samples that are never too many: in a short run one picture is already a large share
 
 
 class TrainLoader:
@@ -44,14 +40,13 @@ class TrainLoader:
         self.data = data if isinstance(data, Mixture) else Mixture([data], [1.0])
         for dataset in self.data.sets:
             preflight(dataset)
+            dataset.shards.close()
         self.config = config
         self.rank = rank
         self.world = world
         self.seed = seed
         self.accumulate = accumulate
-        self.seen = 0
-        self.bad: Counter[str] = Counter()
-        self._met = 0  # bad samples that no damaged shard explains
+        self.tally = Tally(config.max_bad_share)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -65,21 +60,20 @@ class TrainLoader:
             Reader(self.data, self.seed, config.batch_size, config.length_group),  # type: ignore[arg-type]
             batch_sampler=self._positions(start_step),
             num_workers=config.workers,
-            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id),
+            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation),
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if config.workers else None,
-            worker_init_fn=_die_with_the_run,
+            worker_init_fn=die_with_the_run,
         )
         for read in loader:
             if read.batch is None:
                 raise DataError(f"{MOST_SKIPPED} samples in a row are bad, the first: {read.bad[0]}")
-            self.seen += len(read.batch)
-            self._count(read.bad)
+            self.tally.add(len(read.batch), read.bad)
             yield read.batch
 
     def report(self) -> dict[str, int]:
         """Bad samples met so far, by cause."""
-        return dict(self.bad)
+        return dict(self.tally.bad)
 
     def _positions(self, start_step: int) -> Iterator[list[int]]:
         step = start_step
@@ -97,18 +91,6 @@ class TrainLoader:
                 )
             step += 1
 
-    def _count(self, bad: list[BadSampleError]) -> None:
-        """What damaged shards lose was counted, named and judged before the run; the rest is judged here."""
-        for error in bad:
-            self.bad[error.cause] += 1
-            self._met += not error.foreseen
-            log.log(logging.DEBUG if error.foreseen else logging.WARNING, "skipped %s", error)
-        if bad and self._met > max(FEW, self.config.max_bad_share * self.seen):
-            raise DataError(
-                f"{self._met} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
-                "mend the shards, or raise data.max_bad_share"
-            )
-
 
 def _check_order(config: DataConfig) -> None:
     if config.captions < 0 or config.block < 1:
@@ -122,7 +104,7 @@ def _check_order(config: DataConfig) -> None:
         )
 
 
-def _die_with_the_run(worker: int) -> None:
+def die_with_the_run(worker: int) -> None:
     """End this reading process when its run is killed: torch watches the parent, which here is the fork server."""
 
     def wait() -> None:

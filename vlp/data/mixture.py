@@ -7,6 +7,7 @@ from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
 from vlp.data.order import WORD
+from vlp.data.shards import MOST_OPEN
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Sample
 
@@ -24,6 +25,8 @@ class Mixture:
         self.group = group if len(sets) > 1 else 1
         if not all(math.isfinite(p) and p > 0 for p in passes):
             raise DataError(f"data.train={passes}: how often an epoch shows a set is a number above 0")
+        for dataset in sets:
+            dataset.shards.most_open = max(8, MOST_OPEN // len(sets))
         self.counts = [max(1, round(p * s.turns / self.group)) for p, s in zip(passes, sets, strict=True)]
 
     @staticmethod

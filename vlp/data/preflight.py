@@ -11,7 +11,7 @@ from vlp.data.images import looks_whole
 from vlp.data.shards import PICTURES
 
 ALL = 100_000  # sets of up to so many pictures are looked at one by one
-PLACES, STRETCH = 64, 128  # of a larger one, so many stretches of so many neighbours
+PLACES, STRETCH = 32, 128  # of a larger one, so many stretches of so many neighbours
 DECODED = 64  # pictures or tensor files that are decoded as well
 NAMED = 10  # damaged shards, and bad samples, that a message names
 

@@ -87,12 +87,13 @@ class Reader:
 
 
 class Collate:
-    """Samples to a batch that is padded with `pad_id`."""
+    """Samples to a batch that is padded with `pad_id`, its pictures still in uint8."""
 
-    def __init__(self, pad_id: int) -> None:
+    def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
         self.pad_id = pad_id
+        self.normalisation = normalisation
 
     def __call__(self, read: list[Found]) -> Read:
         samples = [sample for sample, _ in read if sample is not None]
-        batch = collate(samples, self.pad_id) if len(samples) == len(read) else None
+        batch = collate(samples, self.pad_id, self.normalisation) if len(samples) == len(read) else None
         return Read(batch, [error for _, error in read if error is not None])

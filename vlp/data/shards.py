@@ -22,7 +22,7 @@ import numpy as np
 
 from vlp.data.damage import Damage, find_damage
 from vlp.data.errors import BadSampleError, DataError
-from vlp.data.open_shard import OpenShard, read_table
+from vlp.data.open_shard import OpenShard, Table, read_table
 
 INDEX = "index.json"
 VERSION = 1
@@ -30,7 +30,7 @@ PICTURES = ("jpg", "png", "webp")
 SUFFIXES = (*PICTURES, "json", "regions.safetensors", "features.safetensors", "truth.json", "masks.png")
 MEMBER_BYTES = 64 << 20  # a larger picture or tensor file is refused unread
 TEXT_BYTES = 1 << 20  # and so is a larger record
-MOST_OPEN = 384  # shards open at a time, two files each; a process may usually have 1,024
+MOST_OPEN = 224  # shards open at a time, two files each: what a window needs; a process may usually have 1,024
 KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
@@ -165,6 +165,7 @@ class ShardFolder:
             raise DataError(next(iter(self.damaged.values())).message)
         self.first_sample = np.cumsum([0] + [s["samples"] for s in self.shards])
         self.first_caption = np.cumsum([0] + [s["captions"] for s in self.shards])
+        self.most_open = MOST_OPEN
         self._open: dict[int, OpenShard] = {}
         self._last: tuple[tuple[int, int], list[int]] = ((-1, -1), [])
 
@@ -181,6 +182,10 @@ class ShardFolder:
             raise DataError(f"{path} cannot be read ({reason}); make the shards again") from error
         return record
 
+    def table(self, shard: int) -> Table:
+        """The member table of a shard, memory-mapped. Raises DataError where it cannot be used."""
+        return read_table(self._path(shard), self.shards[shard], self.columns)
+
     def lost(self, suffixes: Collection[str]) -> dict[int, int]:
         """For each damaged shard, how many of its samples miss one of these members."""
         counts = {}
@@ -189,7 +194,7 @@ class ShardFolder:
             here = [s for s in suffixes if s in self.suffixes and self.file_of(shard, s) == self.shards[shard]["file"]]
             columns = [1 + 2 * self.suffixes.index(s) for s in here]
             if damage.size and columns:
-                table = read_table(self._path(shard), self.shards[shard], self.columns)
+                table = self.table(shard)
                 ends = np.stack([table[:, c] + table[:, c + 1] for c in columns])
                 counts[shard] = int((ends.max(0) > damage.size).sum())
         return counts
@@ -290,7 +295,7 @@ class ShardFolder:
         found = self._open.pop(shard, None)
         if found is None:
             found = self._open_shard(shard)
-            while len(self._open) >= MOST_OPEN:
+            while len(self._open) >= self.most_open:
                 self._open.pop(next(iter(self._open))).close()
         self._open[shard] = found
         return found
@@ -303,6 +308,11 @@ class ShardFolder:
             return OpenShard(path, self.shards[shard], self.columns)
         except (DataError, OSError) as error:
             raise BadSampleError("shard unreadable", str(path), str(error)) from error
+
+    def close(self) -> None:
+        """Close every file; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
