@@ -95,7 +95,7 @@ def two_stream_finetune() -> TrainConfig:
     run = two_stream_pretrain()
     run.objectives = {"itc": run.objectives["itc"], "itm": lazy(ITM)(negatives=lazy(HardNegatives)())}
     run.optim = OptimConfig(lr=7e-4, min_lr=1e-6, warmup_steps=50, betas=(0.9, 0.98))
-    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1500, checkpoint_every=500)
+    run.run = RunConfig(out="runs/demo/two_stream_finetuned", steps=1200, checkpoint_every=500)
     run.evaluation = EvaluationConfig(k=32, limit=200)  # `vlp evaluate` takes every picture
     return run
 

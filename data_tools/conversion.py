@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.parallel import in_order, write_json
+from vlp.data.record import MAX_CHARACTERS, MEMBER_BYTES
 
 DEFAULT_BAD_SHARE = 0.01
 PROGRESS = "progress.json"
-MAX_BYTES = 100_000_000  # a file above this is no picture
-MAX_CHARACTERS = 10_000  # the limit of reading: a longer caption is no caption
 Prepared = tuple[tuple[str, dict[str, bytes], int] | None, list[str]]  # (key, members, captions), and what is wrong
 
 
@@ -225,8 +224,8 @@ def read_file(entry: Entry, *, folder: Path) -> bytes:
     path = find_file(entry, folder)
     if not path.is_file():
         raise ValueError(f"{path}: missing")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, above the limit of {MAX_BYTES}")
+    if path.stat().st_size > MEMBER_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, above the limit of {MEMBER_BYTES}")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -97,15 +97,17 @@ def settings_of(source: Any, config: Any, args: argparse.Namespace) -> dict[str,
     """What decides the bytes that are written."""
     from vlp.config import to_json
 
+    data = config.data
+    augmentation = [data.flip, list(data.crop_scale), list(data.randaugment)]
     return {
         "shards": [shard["sha256"] for shard in source.shards],
         "vision": to_json(config.model.kwargs["vision"]),
         "checkpoint": args.config if Path(args.config).is_dir() else None,
         "seed": config.run.seed,
-        "scales": [list(config.data.mean), list(config.data.std)],
+        "scales": [list(data.mean), list(data.std)],
         "precision": args.precision,
         "views": args.views,
-        "augmentation": [config.data.flip, list(config.data.crop_scale)] if args.views > 1 else None,
+        "augmentation": augmentation if args.views > 1 else None,
         "drop_pictures": args.drop_pictures,
     }
 
@@ -146,20 +148,21 @@ def views_of(
     import numpy as np
 
     from vlp.data.errors import BadSampleError
-    from vlp.data.images import augment, decode, resize
+    from vlp.data.images import Picture, augment, decode, resize
     from vlp.data.shards import PICTURES
 
     place = source.locate(number)
     key, members = source.key(*place), {s: m for s in source.suffixes if (m := source.read(*place, s)) is not None}
     try:
-        picture = decode(next(members[kind] for kind in PICTURES if kind in members))
+        data = next(members[kind] for kind in PICTURES if kind in members)
+        picture = decode(data)
     except (ValueError, StopIteration) as error:
         raise BadSampleError("undecodable picture", source.name(*place), str(error)) from error
     without = {kind: member for kind, member in members.items() if kind not in PICTURES}
     views = [(key, without if args.drop_pictures else members, resize(picture, config.data.image_size))]
     for view in range(1, args.views):
         random = np.random.default_rng((config.run.seed, number, view))
-        augmented, mirrored = augment(picture, config.data, random)
+        augmented, mirrored = augment(Picture(data), config.data, random)
         views.append((f"{key}-{view}", mirrored_captions(without) if mirrored else dict(without), augmented))
     return views
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.conversion import MAX_BYTES, caption_fault
+from data_tools.conversion import caption_fault
 from data_tools.pictures import reason
 from data_tools.tars import Member, by_sample, scan
+from vlp.data.record import MEMBER_BYTES, TEXT_BYTES
 from vlp.data.shards import KEY, PICTURES, SUFFIXES
 
 KINDS = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
 NUMBERS = 10_000_000  # image ids of a tar: its number times this, plus the sample's
-MAX_TEXT = 1 << 20  # bytes of a txt or json member
 Made = tuple[list[int], bytes | None]  # a row of the table, and a record of our own where the tar has none
 
 
@@ -93,7 +93,7 @@ def _row(file: Any, tar: str, number: int, key: str, members: dict[str, Member],
 
 
 def _look(file: Any, member: Member, decode: bool) -> None:
-    if member.size > MAX_BYTES:
+    if member.size > MEMBER_BYTES:
         raise RefusedError("picture too large", f"{member.size} bytes")
     if not member.size:
         raise RefusedError("empty picture")
@@ -109,8 +109,8 @@ def _look(file: Any, member: Member, decode: bool) -> None:
 def _captions(file: Any, members: dict[str, Member]) -> tuple[dict[str, Any] | None, list[str]]:
     """The record where it is vlp's own, and the captions: of the record, the txt, or "caption" of the json."""
     told: Any = {}
-    if any(members[kind].size > MAX_TEXT for kind in ("txt", "json") if kind in members):
-        raise RefusedError("caption too long", f"a text of over {MAX_TEXT} bytes")
+    if any(members[kind].size > TEXT_BYTES for kind in ("txt", "json") if kind in members):
+        raise RefusedError("caption too long", f"a text of over {TEXT_BYTES} bytes")
     if "json" in members:
         try:
             told = json.loads(_read(file, members["json"]))

@@ -19,10 +19,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from data_tools.conversion import MAX_BYTES, Entry, add_writing_arguments, convert
+from data_tools.conversion import Entry, add_writing_arguments, convert
 from data_tools.karpathy import chosen
 from data_tools.paths import CAPTIONS
 from data_tools.table import column_number, distinct, safe_name
+from vlp.data.record import MEMBER_BYTES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,8 +178,8 @@ def read_row(entry: Entry, *, column: str) -> bytes:
         raise ValueError(
             f"{entry.filename}: no bytes of a picture in {column}; save the set with its pictures embedded"
         )
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{entry.filename}: {len(data)} bytes, above the limit of {MAX_BYTES}")
+    if len(data) > MEMBER_BYTES:
+        raise ValueError(f"{entry.filename}: {len(data)} bytes, above the limit of {MEMBER_BYTES}")
     return data
 
 

@@ -7,13 +7,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from data_tools.conversion import MAX_BYTES, caption_fault
+from data_tools.conversion import caption_fault
 from data_tools.pictures import reason
 from data_tools.tars import parse, scan
 from vlp.data.errors import BadSampleError, DataError
+from vlp.data.record import MEMBER_BYTES, TEXT_BYTES
 from vlp.data.shards import KEY, PICTURES
 
-MAX_RECORD = 16 << 20  # bytes of a record
 REGIONS, FEATURES = "regions.safetensors", "features.safetensors"
 KNOWN_BY_INDEX = 10  # strangers named of a shard
 
@@ -101,8 +101,8 @@ def _header(path: Path, offset: int, size: int, place: str) -> bytes:
 
 def _look_at_record(source: Any, shard: int, row: int, place: str) -> None:
     size = source._place(shard, row, "json")[1]
-    if size > MAX_RECORD:
-        raise BadSampleError("record too large", place, f"{size} bytes, above the limit of {MAX_RECORD}")
+    if size > TEXT_BYTES:
+        raise BadSampleError("record too large", place, f"{size} bytes, above the limit of {TEXT_BYTES}")
     try:
         record = json.loads(source.read(shard, row, "json") or b"")
         int(record["image_id"])
@@ -125,8 +125,8 @@ def _look_at_picture(source: Any, shard: int, row: int, kind: str, place: str) -
     from vlp.data.images import decode
 
     size = source._place(shard, row, kind)[1]
-    if size > MAX_BYTES:
-        raise BadSampleError("picture too large", place, f"{size} bytes, above the limit of {MAX_BYTES}")
+    if size > MEMBER_BYTES:
+        raise BadSampleError("picture too large", place, f"{size} bytes, above the limit of {MEMBER_BYTES}")
     data = source.read(shard, row, kind)
     try:
         decode(data)

@@ -13,7 +13,7 @@ from vlp import cli
 from vlp.config import load_config
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
-from vlp.data.images import augment, decode, normalise, resize
+from vlp.data.images import Picture, augment, normalise, resize
 from vlp.data.loader import TrainLoader
 from vlp.data.shards import ShardFolder, ShardWriter
 from vlp.data.tokenizer import Tokenizer
@@ -125,9 +125,9 @@ def test_views_are_augmented_samples_of_the_same_picture(source: Path) -> None:
     sides = set()
     for i in range(21):
         number, view = divmod(i, 3)
-        picture, mirrored = decode(plain.read(*plain.locate(number), "jpg")), False  # type: ignore[arg-type]
-        if view:
-            picture, mirrored = augment(picture, config.data, np.random.default_rng((config.run.seed, number, view)))
+        raw = Picture(plain.read(*plain.locate(number), "jpg"))  # type: ignore[arg-type]
+        random = np.random.default_rng((config.run.seed, number, view))
+        picture, mirrored = augment(raw, config.data, random) if view else (raw.decode(), False)
         with torch.no_grad():
             tokens = vision.prefix(normalise(resize(picture, 32), config.data)[None])[0]
         torch.testing.assert_close(dataset.sample_of(0, i, 0).features, tokens, rtol=1e-2, atol=1e-2)

@@ -13,6 +13,7 @@ from tests.data.conftest import jpeg, record
 from vlp import cli
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
+from vlp.data.preflight import preflight
 from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
 
@@ -61,7 +62,7 @@ def test_shards_of_img2dataset_are_read_where_they_lie(tmp_path: Path) -> None:
     assert len({r["image_id"] for r in records}) == len({r["captions"][0]["id"] for r in records}) == 6
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog"]))
     dataset = PairDataset(DataConfig(image_size=32), folder, Tokenizer.from_folder(folder), train=True)
-    dataset.preflight()
+    preflight(dataset)
     assert [dataset.sample(0, i).key for i in range(6)] == [s["__key__"] for s in samples]
     assert cli.main(["data", "check", str(folder), "--workers", "1"]) == 0
     assert cli.main(["data", "pack", str(folder), str(tmp_path / "own"), "--workers", "1"]) == 0

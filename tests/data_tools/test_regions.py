@@ -18,6 +18,8 @@ from data_tools.numpy_msgpack import unpack
 from vlp import cli
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
+from vlp.data.images import normalise
+from vlp.data.preflight import preflight
 from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Regions
@@ -34,7 +36,7 @@ def read(folder: Path) -> dict[str, Regions]:
     """Regions by key, as training reads them."""
     config = DataConfig(image_size=32, use_regions=True)
     dataset = PairDataset(config, folder, Tokenizer.from_folder(folder), train=False)
-    dataset.preflight()
+    preflight(dataset)
     samples = [dataset.sample(0, i) for i in range(len(dataset))]
     return {sample.key: sample.regions for sample in samples if sample.regions is not None}
 
@@ -257,7 +259,7 @@ def test_cells_of_a_grid_are_regions(make_shards: Make, tmp_path: Path, network:
     shown = PairDataset(config, tmp_path / "out", Tokenizer.from_folder(folder), train=False).sample(0, 0)
     assert shown.image is not None
     with torch.no_grad():
-        whole = model.forward_features(shown.image[None])[0]
+        whole = model.forward_features(normalise(shown.image, config)[None])[0]
     first = found["00000"]
     torch.testing.assert_close(first.features, whole.flatten(1).T, rtol=1e-2, atol=1e-2)
     assert len(first.boxes) == whole.shape[1] * whole.shape[2]

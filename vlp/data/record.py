@@ -6,6 +6,8 @@ from typing import Any
 
 from vlp.data.errors import BadSampleError
 
+MEMBER_BYTES = 64 << 20  # a larger picture or tensor file is refused unread
+TEXT_BYTES = 1 << 20  # and so is a larger record
 MAX_CHARACTERS = 10_000  # a longer caption is no caption
 LARGEST_ID = (1 << 63) - 1
 

@@ -23,13 +23,12 @@ import numpy as np
 from vlp.data.damage import Damage, find_damage
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.open_shard import OpenShard, Table, read_table
+from vlp.data.record import MEMBER_BYTES, TEXT_BYTES
 
 INDEX = "index.json"
 VERSION = 1
 PICTURES = ("jpg", "png", "webp")
 SUFFIXES = (*PICTURES, "json", "regions.safetensors", "features.safetensors", "truth.json", "masks.png")
-MEMBER_BYTES = 64 << 20  # a larger picture or tensor file is refused unread
-TEXT_BYTES = 1 << 20  # and so is a larger record
 MOST_OPEN = 224  # shards open at a time, two files each: what a window needs; a process may usually have 1,024
 KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 

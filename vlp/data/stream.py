@@ -13,9 +13,9 @@ from vlp.data.errors import BadSampleError, DataError
 from vlp.data.fetch import ShardCache
 from vlp.data.images import Picture, augment, resize, swap_sides
 from vlp.data.order import permutation
-from vlp.data.record import parse_record
+from vlp.data.record import MEMBER_BYTES, TEXT_BYTES, parse_record
 from vlp.data.scan import Scan, scan
-from vlp.data.shards import MEMBER_BYTES, PICTURES, TEXT_BYTES
+from vlp.data.shards import PICTURES
 from vlp.data.tokenizer import Tokenizer
 from vlp.types import Sample
 
