@@ -114,7 +114,7 @@ def finetune() -> TrainConfig:
         warmup_steps=30,
         lr_scale={"model.vision": 0.0, "model.text": 0.0, "model.similarities.itc": 0.0},
     )
-    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=600, precision="auto", checkpoint_every=100)
+    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=420, precision="auto", checkpoint_every=100)
     run.evaluation = EvaluationConfig(k=16, mix=5.0, bank="data/flickr8k-features/train")
     return run
 
