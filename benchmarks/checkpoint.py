@@ -20,11 +20,12 @@ from vlp.engine.writer import CheckpointWriter
 
 
 def main() -> None:
-    """Print the medians as JSON."""
+    """Print the medians as a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--megabytes", type=int, default=800, help="size of the state")
     parser.add_argument("--rounds", type=int, default=5, help="checkpoints in each form")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder otherwise")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args()
     state = {f"block{i}": torch.randn(2_500_000) for i in range(max(args.megabytes // 10, 1))}  # 10 MB each
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -39,7 +40,13 @@ def main() -> None:
         "first_asynchronous_stall_seconds": seconds[True][0],
         "share": thread / whole,
     }
-    print(json.dumps(result, indent=2))
+    print(f"{args.megabytes} MB, seconds that the training stands still")
+    print(f"  written at once     {whole:6.2f}")
+    print(
+        f"  in a thread         {thread:6.2f}   {thread / whole:.1%} (the first {seconds[True][0]:.2f}: its memory is new)"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def stalls(folder: Path, state: dict[str, torch.Tensor], rounds: int) -> dict[bool, list[float]]:
