@@ -4,7 +4,7 @@ DINOv2 ViT-S/14 (Oquab 2023) and a 6-layer MiniLM BERT (Wang 2020), both frozen:
 than they teach large encoders. What the heads read is rich in return: each token after several blocks, side by side,
 standardised. The vision part runs once, over each picture and one augmented view of it, and is cached, 2 x 2 patches
 averaged to one. Pre-training is ITC alone; fine-tuning adds a fused head, whose layers start from the BERT's last, by
-ITM with hard negatives from ITC's scores, while ITC rests.
+ITM with hard negatives from ITC's scores, while the weights of ITC rest.
 
     vlp data flickr dataset_flickr8k.json images/ data/flickr8k
     vlp data features configs/flickr8k.py data/flickr8k/train data/flickr8k-features/train --views 2
@@ -46,7 +46,7 @@ VISION_LEVELS, TEXT_LEVELS = (6, 8, 10, 12), (0, 3, 6)
 def model(vision: Any, text: str | None, vision_levels: int = 1, text_levels: tuple[int, ...] = ()) -> Any:
     """A ViT-S/14, 6 text layers, 2 fusion layers. `text`: a BERT folder to start from and keep, or None."""
     image_width, text_width = 384 * vision_levels, 384 * max(len(text_levels), 1)
-    pooled = 384 * min(vision_levels, 2)  # the last two levels: with four, ITC had 1 % less text-to-image R@1
+    pooled = 384 * min(vision_levels, 2)  # the last two levels: four gave ITC nothing (docs/decisions.md)
     return lazy(VLModel)(
         vision=vision,
         text=lazy(BertText)(

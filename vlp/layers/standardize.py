@@ -1,13 +1,13 @@
 """Dimensions of frozen features brought to one scale: each less its mean, over its standard deviation.
 
-A pretrained encoder's features have dimensions a hundred times as large as others, and what tells pictures apart is not
-in the large ones. A head that reads them standardised learns from far fewer pairs than one that reads them as they are,
-or with each vector brought to one length (docs/decisions.md, 2026-11-24).
+A head on pooled features of frozen encoders retrieved far better from standardised dimensions than from vectors
+brought to one length each (docs/decisions.md, 2026-11-25).
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from vlp.layers.gather import gather
 
 
 class Standardize(nn.Module):
@@ -45,7 +45,7 @@ class Standardize(nn.Module):
         seen, self._seen = self._seen, []
         if not seen:
             return
-        for moments in _of_all_ranks(torch.stack(seen)):
+        for moments in gather(torch.stack(seen)):
             count, (mean, deviation) = moments[0], moments[1:].chunk(2)
             joined = self.count + count
             step = mean - self.mean
@@ -62,12 +62,3 @@ def _moments(rows: Tensor) -> Tensor:
     """(R, D) -> (1 + 2 D,): how many, their mean, their summed squared deviations from it."""
     mean = rows.mean(0)
     return torch.cat([rows.new_tensor([len(rows)]), mean, (rows - mean).square().sum(0)])
-
-
-def _of_all_ranks(moments: Tensor) -> Tensor:
-    """(M, 1 + 2 D) of this rank -> (W M, 1 + 2 D), in rank order."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return moments
-    parts = [torch.empty_like(moments) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, moments.contiguous())
-    return torch.cat(parts)
