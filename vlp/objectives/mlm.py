@@ -1,7 +1,7 @@
 """Masked language modelling with the image in sight (BERT's 15 % / 80-10-10; ALBEF equations 3 and 7)."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
-from vlp.types import Loss, Stream
+from vlp.types import Batch, Loss, Stream
 from vlp.view import View
 
 
@@ -21,24 +21,33 @@ class Masked:
     positions: Tensor
 
 
+class WordMasking(Protocol):
+    """What an MLM objective may choose further words with (`GraphMasking`, `KnowledgeMasking`, `AlignmentMasking`)."""
+
+    def words(self, batch: Batch) -> Tensor:
+        """(B, L) bool: pieces to mask."""
+
+
 def mask_words(
     ids: Tensor,
     word_ids: Tensor,
     *,
+    also: Tensor | None = None,
     probability: float,
     whole_words: bool,
     mask_id: int,
     first_word_id: int,
     vocab_size: int,
 ) -> Masked:
-    """Choose pieces (or whole words) with `probability`; 80 % become [MASK], 10 % a random word, 10 % stay.
+    """Choose pieces (or whole words) with `probability`, and those of `also` (B, L) bool; 80 % become [MASK], 10 % a
+    random word, 10 % stay.
 
     Special tokens and padding (`word_ids` -1) are never chosen. Random words come from [first_word_id, vocab_size).
     """
     draw = draws.uniform(*ids.shape, device=ids.device)
     if whole_words:
         draw = draw.gather(1, word_ids.clamp(min=0))  # pieces of a word share their word's draw
-    positions = (draw < probability) & (word_ids >= 0)
+    positions = (draw < probability if also is None else (draw < probability) | also) & (word_ids >= 0)
     kind = draws.uniform(*ids.shape, device=ids.device)
     words = (first_word_id + draws.uniform(*ids.shape, device=ids.device) * (vocab_size - first_word_id)).long()
     masked = torch.where(positions & (kind < 0.8), torch.full_like(ids, mask_id), ids)
@@ -72,6 +81,7 @@ class MLMHead(nn.Module):
 
 class MLM(nn.Module):
     """Needs a fusion. Logits are computed at masked positions only. With a teacher its head's distribution is mixed in.
+    `masking` masks words beside those that are drawn one by one.
 
     `mask_id`, `first_word_id`: the tokenizer's [MASK] and the first id that is an ordinary word; bert-base-uncased's
     are the defaults.
@@ -86,9 +96,11 @@ class MLM(nn.Module):
         whole_words: bool = False,
         mask_id: int = 103,
         first_word_id: int = 999,
+        masking: WordMasking | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.masking = masking
         self.head = MLMHead(width=width, vocab_size=vocab_size)
         self.vocab_size = vocab_size
         self.probability = probability
@@ -108,6 +120,7 @@ class MLM(nn.Module):
             mask_id=self.mask_id,
             first_word_id=self.first_word_id,
             vocab_size=self.vocab_size,
+            also=None if self.masking is None else self.masking.words(batch),
         )
         labels = batch.text_ids[masked.positions]
         logits = _predict(view, self.head, masked)

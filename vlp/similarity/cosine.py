@@ -15,8 +15,9 @@ class CosineSimilarity(nn.Module):
     """Scores (B, C) = cosine * exp(logit_scale). One that splits into two vectors, so it can be indexed.
 
     `logit_scale` is ln(1 / temperature), CLIP's parametrisation; the temperature stays within [0.01, 0.5]
-    (`clamp`, called after each step). `hidden` puts a hidden layer of that width, over standardised vectors and with
-    `dropout`, in front of each embedding (`Projection`): for encoders that stay as they were read.
+    (`clamp`, called after each step), or with `learned=False` where it starts. `hidden` puts a hidden layer of that
+    width, over standardised vectors and with `dropout`, in front of each embedding (`Projection`): for encoders that
+    stay as they were read.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class CosineSimilarity(nn.Module):
         text_width: int,
         embed_dim: int = 256,
         temperature: float = 0.07,
+        learned: bool = True,
         image_pool: nn.Module | None = None,
         text_pool: nn.Module | None = None,
         hidden: int | None = None,
@@ -36,7 +38,7 @@ class CosineSimilarity(nn.Module):
         self.text_pool = text_pool or ClsPool()
         self.image_projection = _projection(image_width, hidden, embed_dim, dropout)
         self.text_projection = _projection(text_width, hidden, embed_dim, dropout)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
         self.embed_dim = embed_dim
 
     def embed_image(self, image: Stream) -> Tensor:
