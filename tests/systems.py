@@ -39,7 +39,8 @@ def make(name: str) -> tuple[Task, Batch]:
 
 
 def halves_alike(batch: Batch) -> Batch:
-    """Masks and graph of the second half as in the first, so that means over a half weigh what means over all do."""
+    """Masks, graph and boxes of the second half as in the first, so that as much of each half is hidden and means over
+    a half weigh what means over all do."""
 
     def alike(tensor: Tensor) -> Tensor:
         return torch.cat([tensor[: SIZE // 2]] * 2)
@@ -49,6 +50,8 @@ def halves_alike(batch: Batch) -> Batch:
         value = getattr(batch, name)
         if value is not None:
             changes[name] = replace(value, mask=alike(value.mask))
+    if batch.regions is not None:
+        changes["regions"].boxes = alike(batch.regions.boxes)
     if batch.graph is not None:
         changes["graph"] = replace(
             batch.graph, **{f.name: alike(getattr(batch.graph, f.name)) for f in fields(batch.graph)}
