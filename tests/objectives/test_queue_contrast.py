@@ -42,9 +42,9 @@ def task(**teacher: object) -> Task:
 
 def test_a_random_queue_teaches_from_the_first_step_and_an_empty_one_cannot() -> None:
     b = batch(captions_per_image=1)
-    assert float(task()(b).value) == 0.0
+    assert float(task()(b).report["moco"]) == 0.0
     made = task(random_queue=True)
-    assert float(made(b).value) > 0.1
+    assert float(made(b).report["moco"]) > 0.1
     made.after_step()
     ids = made.teacher.queue_ids.tolist()  # type: ignore[union-attr, operator]
     assert ids == [*range(8), *[-2] * 12]
@@ -59,7 +59,7 @@ def test_what_the_queue_holds_of_the_own_picture_is_no_negative() -> None:
         b.image_id = torch.full_like(b.image_id, image_id)
         for flip in (1.0, -1.0):
             made.teacher.queue_text[:8] *= flip  # type: ignore[union-attr, index, operator]
-            losses.append(float(made(b).value))
+            losses.append(float(made(b).report["moco"]))
     assert losses[0] == losses[1]
     assert losses[2] != losses[3]
 

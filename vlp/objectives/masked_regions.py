@@ -45,6 +45,7 @@ class MaskedRegions(nn.Module):
 
     Needs `RegionEmbedding` and a fusion that gives back image tokens (`OneStream`). The regression's output layer is
     the transpose of the region embedding's. A weight of 0 leaves its head out. `masking` chooses what is hidden.
+    `alone` shows no caption (UNIMO's image branch), with `alone_` before the names in the report.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class MaskedRegions(nn.Module):
         feature_weight: float = 1.0,
         class_weight: float = 1.0,
         masking: RegionMasking | None = None,
+        alone: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.masking = masking
+        self.alone = alone
         if target not in ("kl", "label") or not feature_weight + class_weight:
             raise ValueError(f"target is 'kl' or 'label', not {target!r}, and one of the two weights must not be 0")
         self.probability = probability
@@ -99,13 +102,14 @@ class MaskedRegions(nn.Module):
             report["mrc"] = class_loss(logits, wanted, self.target)
             report["mrc_accuracy"] = (logits.argmax(1) == wanted.argmax(1)).float().sum() / max(len(wanted), 1)
             value = value + self.class_weight * report["mrc"]
-        return Loss(value, {name: number.detach() for name, number in report.items()})
+        prefix = "alone_" if self.alone else ""
+        return Loss(value, {prefix + name: number.detach() for name, number in report.items()})
 
     def _fused(self, view: View, hidden: Tensor) -> Tensor:
         """(B, R, D) image tokens of each pair, its regions hidden."""
         regions = replace(cast(Regions, view.batch.regions), hidden=hidden)
         image = view.model.encode_image(replace(view.batch, regions=regions))
-        fused = view.model.fuse(view.text, view.model.prepare_image(image), view.batch.image_row)
+        fused = view.fused_with(image, view.text_nothing if self.alone else None)
         if fused.image is None:
             raise ValueError("masked regions need a fusion that gives image tokens (OneStream)")
         return fused.image.tokens

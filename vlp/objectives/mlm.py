@@ -81,7 +81,8 @@ class MLMHead(nn.Module):
 
 class MLM(nn.Module):
     """Needs a fusion. Logits are computed at masked positions only. With a teacher its head's distribution is mixed in.
-    `masking` masks words beside those that are drawn one by one.
+    `masking` masks words beside those that are drawn one by one. `alone` shows no picture (UNIMO's text branch), under
+    the name `lm` in the report.
 
     `mask_id`, `first_word_id`: the tokenizer's [MASK] and the first id that is an ordinary word; bert-base-uncased's
     are the defaults.
@@ -97,10 +98,12 @@ class MLM(nn.Module):
         mask_id: int = 103,
         first_word_id: int = 999,
         masking: WordMasking | None = None,
+        alone: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.masking = masking
+        self.alone = alone
         self.head = MLMHead(width=width, vocab_size=vocab_size)
         self.vocab_size = vocab_size
         self.probability = probability
@@ -123,19 +126,21 @@ class MLM(nn.Module):
             also=None if self.masking is None else self.masking.words(batch),
         )
         labels = batch.text_ids[masked.positions]
-        logits = _predict(view, self.head, masked)
+        logits = _predict(view, self.head, masked, self.alone)
         teacher, alpha = None, cast(Tensor | float, 0.0)
         if view.momentum is not None and view.teacher is not None:
             with torch.no_grad():
-                teacher = _predict(view.teacher, view.momentum.copy["mlm"], masked)
+                teacher = _predict(view.teacher, view.momentum.copy["mlm"], masked, self.alone)
             alpha = view.momentum.alpha()
         value = soft_cross_entropy(logits, labels, teacher, alpha)
         right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
-        return Loss(value, {"mlm": value.detach(), "mlm_accuracy": right})
+        name = "lm" if self.alone else "mlm"
+        return Loss(value, {name: value.detach(), f"{name}_accuracy": right})
 
 
-def _predict(view: View, head: nn.Module, masked: Masked) -> Tensor:
+def _predict(view: View, head: nn.Module, masked: Masked, alone: bool) -> Tensor:
     """(M, V) logits at the masked positions, in row order."""
     text: Stream = view.model.encode_text(masked.ids, view.batch.text_mask)
-    tokens = view.model.fusion.read(text, view.prepared, view.batch.image_row, masked.positions)  # type: ignore[union-attr, operator]
+    prepared = view.prepared_nothing if alone else view.prepared
+    tokens = view.model.fusion.read(text, prepared, view.batch.image_row, masked.positions)  # type: ignore[union-attr, operator]
     return cast(Tensor, head(tokens, view.model.text.embeddings.word.weight))  # type: ignore[union-attr]
