@@ -68,6 +68,15 @@ def rows(value: Any, index: Tensor) -> Any:
     return [] if isinstance(value, list) else value
 
 
+def with_shared_pictures(batch: Batch) -> tuple[Batch, Batch]:
+    """Two captions of each picture: once the picture is repeated, once its pairs share it (`image_row`)."""
+    row = torch.arange(len(batch)) // 2
+    pictures = {n: getattr(batch, n) for n in ("image", "features", "regions", "tags") if getattr(batch, n) is not None}
+    first = {n: rows(value, 2 * row) for n, value in pictures.items()}
+    half = {n: rows(value, torch.arange(0, len(batch), 2)) for n, value in pictures.items()}
+    return replace(batch, image_id=row, **first), replace(batch, image_id=row, image_row=row, **half)
+
+
 def padded(batch: Batch, extra: int, filler: int) -> Batch:
     """More padding to the right of the captions, and other content under every mask."""
     pad = torch.full((len(batch), extra), filler)
