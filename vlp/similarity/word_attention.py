@@ -3,7 +3,6 @@ counts by a learned weight (the text-to-image form of SCAN, Lee 2018, section 3.
 of the mean, and a softmax over the plain cosines)."""
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +37,10 @@ class WordAttention(nn.Module):
         """(B, N, E), (C, L, E) -> (B, C)."""
         rows = Packing.of(text.mask)
         words = rows.pack(text.tokens)  # (T, E)
-        worth = self._worth(image, words) * self._weights(words, rows)  # (B, T)
+        weights = self.word_weight(text.tokens)[..., 0].masked_fill(~text.mask, float("-inf")).softmax(1)
+        worth = self._worth(image, words) * rows.pack(weights[..., None])[:, 0]  # (B, T)
         scores = worth.new_zeros(len(image.mask), rows.num_rows).index_add(1, rows.rows, worth)
-        return cast(Tensor, self.logit_scale.exp() * scores)
+        return self.logit_scale.exp() * scores
 
     def after_step(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
@@ -54,11 +54,5 @@ class WordAttention(nn.Module):
         shares = (self.sharpness * cosines).masked_fill(missing, float("-inf")).softmax(1)
         gram = image.tokens @ image.tokens.transpose(1, 2)
         length = ((gram @ shares) * shares).sum(1).clamp(min=TINY).sqrt()
-        return (shares * cosines).sum(1) / length
-
-    def _weights(self, words: Tensor, rows: Packing) -> Tensor:
-        """(T,): a softmax over the words of each caption."""
-        logits = self.word_weight(words)[:, 0]
-        highest = logits.new_full((rows.num_rows,), float("-inf")).scatter_reduce(0, rows.rows, logits, "amax")
-        weights = (logits - highest.detach()[rows.rows]).exp()
-        return weights / weights.new_zeros(rows.num_rows).index_add(0, rows.rows, weights)[rows.rows]
+        worth: Tensor = (shares * cosines).sum(1) / length
+        return worth
