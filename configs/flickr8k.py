@@ -106,7 +106,7 @@ def config() -> TrainConfig:
             warmup_steps=50,
             lr_scale={"model.vision": 0.0, "model.text": 0.0, "model.similarities.words": 0.0},
         ),
-        run=RunConfig(out="runs/flickr8k", steps=900, precision="auto", checkpoint_every=100),
+        run=RunConfig(out="runs/flickr8k", steps=700, precision="auto", checkpoint_every=100),
         evaluation=EvaluationConfig(k=0, bank="data/flickr8k-features/train"),
     )
 
