@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from vlp.similarity.cosine import CosineSimilarity
+from vlp.similarity.kinds import kind_of
 from vlp.similarity.matching import MatchingHead
 from vlp.types import Batch, Fused, Stream
 
 
 class VLModel(nn.Module):
-    """Parts in four slots. `similarities` may hold "itc" (indexable), "itm" (pairwise, on top of the fusion) and
-    "late".
+    """Parts in four slots. `similarities` of any kind by name (`vlp/similarity/kinds.py`): "itc" gives vectors, "itm"
+    reads a fused pair, "late" looks at every pair, ...
 
     With `tags` the words that a detector says of a picture (`Batch.tags`) stand in front of its image tokens, embedded
     by the text part (`BertText(tags=True)`), so that a picture always brings its own (Oscar, Li 2020).
@@ -28,8 +29,9 @@ class VLModel(nn.Module):
         tags: bool = False,
     ) -> None:
         super().__init__()
-        if "itm" in similarities and fusion is None:
-            raise ValueError("the similarity 'itm' reads a fused pair, so the model needs a fusion")
+        fused = [name for name, part in similarities.items() if kind_of(part) == "fused"]
+        if fused and fusion is None:
+            raise ValueError(f"the similarity {fused[0]!r} reads a fused pair, so the model needs a fusion")
         self.vision = vision
         self.text = text
         self.fusion = fusion
@@ -60,9 +62,9 @@ class VLModel(nn.Module):
         """R texts with the prepared images `image_index` (R,); None pairs them in order."""
         return cast(Fused, self._fusion()(text, prepared, image_index))
 
-    def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
-        """(R,) log-odds that text and image belong together."""
-        return cast(MatchingHead, self.similarities["itm"]).log_odds(self.summarize(text, prepared, image_index))
+    def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None, by: str = "itm") -> Tensor:
+        """(R,) log-odds that text and image belong together, by a fused similarity."""
+        return cast(MatchingHead, self.similarities[by]).log_odds(self.summarize(text, prepared, image_index))
 
     def summarize(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
         """(R, D) the fused [CLS] alone."""

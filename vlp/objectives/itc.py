@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.similarity.cosine import split_heads
 from vlp.types import Loss
 from vlp.view import View
 
@@ -27,10 +28,17 @@ def smoothed(targets: Tensor, smoothing: float, present: Tensor) -> Tensor:
     return (1 - smoothing) * targets + smoothing * even
 
 
+def _heads_loss(ours: Tensor, theirs: Tensor, scale: Tensor, heads: int, targets: Tensor, empty: Tensor) -> Tensor:
+    pairs = zip(split_heads(ours, heads), split_heads(theirs, heads), strict=True)
+    scores = ((scale * own @ other.T).masked_fill(empty, float("-inf")) for own, other in pairs)
+    return torch.stack([contrast_loss(some, targets) for some in scores]).mean()
+
+
 class ITC(nn.Module):
     """Needs the similarity "itc". With a teacher: its embeddings and queue are the candidates, its scores soften the
     targets. Without: candidates are the batch of all ranks, with gradient. Every pair of one image is a positive.
-    `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4)."""
+    `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4). Each head of an
+    ensemble has its own loss, of which the mean counts: trained on their mean score the heads would become one."""
 
     def __init__(self, *, weight: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
@@ -45,11 +53,10 @@ class ITC(nn.Module):
         sides = []
         for side in ("image", "text"):
             ours, theirs = getattr(c, side), c.text_candidates if side == "image" else c.image_candidates
-            scores = (c.scale * ours @ theirs.T).masked_fill(empty, float("-inf"))
             targets = self._targets(view, side, theirs, positives, empty)
             if self.smoothing:
                 targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
-            sides.append(contrast_loss(scores, targets))
+            sides.append(_heads_loss(ours, theirs, c.scale, view.model.contrast.heads, targets, empty))
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"itc": value.detach(), "logit_scale": c.scale.detach()})
 
