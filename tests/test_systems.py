@@ -65,6 +65,18 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @EACH
+def test_pictures_pass_the_network_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batch = make(name)
+    if not hasattr(task.model.vision, "cells"):
+        pytest.skip("its vision part hides no tokens behind a network")
+    task.mix, calls = None, []
+    whole = type(task.model.vision).cells
+    monkeypatch.setattr(type(task.model.vision), "cells", lambda part, b: calls.append(part) or whole(part, b))
+    task(batch)
+    assert len(calls) == 1
+
+
+@EACH
 def test_the_record_of_a_system_is_the_system(name: str) -> None:
     for config in (tiny(name), load_config(f"configs.systems.{name}")):
         assert from_json(to_json(config)) == config

@@ -38,9 +38,17 @@ class VLModel(nn.Module):
         self.tags = tags
         self.similarities = nn.ModuleDict(similarities)
 
-    def encode_image(self, batch: Batch) -> Stream:
-        """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
-        stream = cast(Stream, self.vision(batch))
+    def cells(self, batch: Batch) -> Tensor | None:
+        """(P, N, F): what a vision part that hides tokens late (`GridCNN`, `SwinParser`, `PatchCNN`,
+        `VisualDictionary`) makes of the pictures before it hides any; None for other parts."""
+        part = cast(Any, self.vision)
+        return cast(Tensor, part.cells(batch)) if hasattr(part, "cells") else None
+
+    def encode_image(self, batch: Batch, cells: Tensor | None = None) -> Stream:
+        """Pictures, regions or cached features of a batch to a stream (B, N, D); from the `cells` of its pictures where
+        they were made before."""
+        part = cast(Any, self.vision)
+        stream = cast(Stream, part(batch) if cells is None else part.embed(cells, batch.hidden))
         if not self.tags:
             return stream
         if batch.tags is None:

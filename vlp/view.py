@@ -1,8 +1,9 @@
 """One batch seen by one model: every stream made once, at first use, and shared by all objectives."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,12 +42,27 @@ class Contrast:
     scale: Tensor
 
 
+Made = TypeVar("Made")
+
+
+def shared(make: Callable[[Any], Made]) -> cached_property[Made]:
+    """A cached property that is made with a gradient where the view is seen with one: an objective that first asks for
+    it where it needs none must not leave one without to the others."""
+
+    def made(view: "View") -> Made:
+        with torch.set_grad_enabled(view.with_gradient):
+            return make(view)
+
+    return cached_property(made)
+
+
 class View:
     """A model looking at a batch. `teacher` is a View of the momentum model, or None."""
 
     def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
         self.batch = batch
+        self.with_gradient = torch.is_grad_enabled()
         self.momentum = momentum
         self.whole_rows = whole_rows
         self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
@@ -56,43 +72,52 @@ class View:
         """The same batch seen by the momentum model."""
         return None if self.momentum is None else View(self.momentum.model, self.batch)
 
-    @cached_property
+    @shared
     def image(self) -> Stream:
         """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
-        return self.model.encode_image(self.batch)
+        return self.model.encode_image(self.batch, self.cells)
 
-    @cached_property
+    @shared
+    def cells(self) -> Tensor | None:
+        """(P, N, F) of a vision part that hides late, the one pass of its network; None for other parts."""
+        return self.model.cells(self.batch)
+
+    def image_hiding(self, hidden: Tensor) -> Stream:
+        """The image stream with the tokens `hidden` (P, N) hidden."""
+        return self.model.encode_image(replace(self.batch, hidden=hidden), self.cells)
+
+    @shared
     def text(self) -> Stream:
         """The text stream of the unmasked captions, (B, L, D)."""
         return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
 
-    @cached_property
+    @shared
     def prepared(self) -> Any:
         """The fusion's per-image work, shared by positive, negative and masked passes."""
         return self.model.prepare_image(self.image)
 
-    @cached_property
+    @shared
     def prepared_nothing(self) -> Any:
         """As many pictures without a single token: what a caption by itself is read with (`OneStream`)."""
         return self.model.prepare_image(Stream(self.image.tokens[:, :0], self.image.mask[:, :0]))
 
-    @cached_property
+    @shared
     def text_nothing(self) -> Stream:
         """As many captions of nothing but [CLS]: what a picture by itself is read with."""
         return Stream(self.text.tokens[:, :1], self.text.mask[:, :1])
 
-    @cached_property
+    @shared
     def image_embedding(self) -> Tensor:
         """(B, E) unit rows."""
         embedding, rows = self.model.contrast.embed_image(self.image), self.batch.image_row
         return embedding if rows is None else embedding.index_select(0, rows)
 
-    @cached_property
+    @shared
     def text_embedding(self) -> Tensor:
         """(B, E) unit rows."""
         return self.model.contrast.embed_text(self.text)
 
-    @cached_property
+    @shared
     def contrast(self) -> Contrast:
         """Local embeddings against all ranks' candidates: the teacher's and its queue, else the student's own."""
         ids = gather(self.batch.image_id)

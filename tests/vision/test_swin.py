@@ -24,11 +24,13 @@ def test_attention_is_what_the_last_block_weighs_its_values_with() -> None:
     last = parser.swin.layers[-1].blocks[-1].attn
     cells = int(parser.swin.layers[-1].blocks[-1].input_resolution[0] ** 2)
     with torch.no_grad():
-        features, found = parser.parsed(b)
-        torch.testing.assert_close(features, parser.hidden_features(b))
+        made_cells = parser.cells(b)
+        found = parser.attention(made_cells)
+        theirs = parser.swin.forward_features(b.image).flatten(1, 2)
+        torch.testing.assert_close(parser.features(made_cells), theirs)
         seen: list[torch.Tensor] = []
         handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        parser.hidden_features(b)
+        parser.swin.forward_features(b.image)
         handle.remove()
         weights = []
         for place in range(cells):  # the value of one cell is 1, of the others 0

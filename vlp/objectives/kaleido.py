@@ -1,7 +1,7 @@
 """Kaleido-BERT's five aligned patch tasks (Zhuge 2021, section 3.3): each grid of patches is spoilt in its own way."""
 
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,13 +71,11 @@ class Kaleido(nn.Module):
         if tuple(vision.grids) != GRIDS:
             raise ValueError(f"the patch tasks need grids {GRIDS}, not {tuple(vision.grids)}; set model.vision.grids")
         with torch.no_grad():
-            patches = vision.patches(view.batch.image)
-            features = vision.features(patches)
-            spoilt, answers = self._spoil(patches, view.batch)
-        fused = view.fused_with(vision.embed(vision.features(spoilt)))
+            spoilt, answers = self._spoil(vision.patches(view.batch.image), view.batch)
+        fused = view.fused_with(vision.embed(vision.seen(spoilt)))
         if fused.image is None:
             raise ValueError("the patch tasks need a fusion that gives image tokens (OneStream)")
-        row = view.batch.image_row
+        row, features = view.batch.image_row, cast(Tensor, view.cells).detach()
         if row is not None:
             features, answers = features[row], {name: answer[row] for name, answer in answers.items()}
         losses = self._losses(fused.image.tokens, features, answers)

@@ -1,7 +1,6 @@
 """Masked patches and cells: what does a hidden part of the picture look like? (FashionBERT, Gao 2020; PIM, Xue 2021)"""
 
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +30,11 @@ def most_attended(attention: Tensor, place: Tensor, count: int) -> Tensor:
 class MaskedPatches(nn.Module):
     """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells what they were.
 
-    Needs a vision part that hides (`Batch.hidden`) and gives `hidden_features(batch)` (P, N, F) as targets, and a
-    fusion that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
+    Needs a vision part that hides late (`VLModel.cells`) and gives `features(cells)` (P, N, F) as targets, and a fusion
+    that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
     between softmaxes, or "regression" (mean squared error to the feature, normalised). With `neighbours` one place of
     each picture is drawn, whatever the `probability`, and hidden with the so many others that it attends to most: the
-    vision part then gives `parsed(batch)`, features and attention (`SwinParser`).
+    vision part then gives `attention(cells)` (`SwinParser`).
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class MaskedPatches(nn.Module):
     def forward(self, view: View) -> Loss:
         """The loss over the hidden places."""
         features, hidden = self._hidden(view)
-        fused = view.fused_with(view.model.encode_image(replace(view.batch, hidden=hidden)))
+        fused = view.fused_with(view.image_hiding(hidden))
         if fused.image is None:
             raise ValueError("masked patches need a fusion that gives image tokens (OneStream, CoAttention)")
         row = view.batch.image_row
@@ -71,16 +70,15 @@ class MaskedPatches(nn.Module):
         value = self._loss(predicted, wanted)
         return Loss(value, {"mpm": value.detach()})
 
-    @torch.no_grad()
     def _hidden(self, view: View) -> tuple[Tensor, Tensor]:
-        """(P, N, F) features of all places, and (P, N) bool which are hidden."""
-        vision: Any = view.model.vision
+        """(P, N, F) features of all places, and (P, N) bool which are hidden. Neither has a gradient."""
+        vision, cells = cast(Any, view.model.vision), cast(Tensor, view.cells).detach()
+        features = vision.features(cells)
         if not self.neighbours:
-            features = vision.hidden_features(view.batch)
             return features, some(torch.ones_like(features[..., 0], dtype=torch.bool), self.probability)
-        features, attention = vision.parsed(view.batch)
         draw = draws.uniform(len(features), 1, device=features.device)[:, 0]
-        return features, most_attended(attention, (draw * features.shape[1]).long(), self.neighbours)
+        place = (draw * features.shape[1]).long()
+        return features, most_attended(vision.attention(cells), place, self.neighbours)
 
     def _loss(self, predicted: Tensor, wanted: Tensor) -> Tensor:
         if self.target == "kl":

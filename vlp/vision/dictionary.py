@@ -1,6 +1,7 @@
 """A visual dictionary over grid cells (SOHO, Huang 2021, section 3.2; van den Oord 2017 for the moving average)."""
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -39,22 +40,28 @@ class VisualDictionary(nn.Module):
         self.mask = nn.Parameter(torch.zeros(grid.width))
         self._pending: list[tuple[Tensor, Tensor]] = []
 
-    def codes(self, batch: Batch) -> Tensor:
-        """(P, N) dictionary index of every cell."""
-        with torch.no_grad():
-            return nearest(self.grid(batch).tokens.to(self.entries.dtype), self.entries)
+    def cells(self, batch: Batch) -> Tensor:
+        """(P, N, D) cells of the grid; it is entries that are hidden, not they."""
+        return cast(Stream, self.grid(replace(batch, hidden=None))).tokens
+
+    @torch.no_grad()
+    def codes(self, cells: Tensor) -> Tensor:
+        """(P, N, D) cells -> (P, N) dictionary index of each."""
+        return nearest(cells.to(self.entries.dtype), self.entries)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream of entries."""
-        cells = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
-        codes = nearest(cells.tokens.detach().to(self.entries.dtype), self.entries)
-        if self.training and batch.hidden is None:
-            self._pending.append((cells.tokens.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
-        entries = self.entries[codes].to(cells.tokens.dtype)
-        tokens = entries + cells.tokens - cells.tokens.detach()
-        if batch.hidden is not None:
-            tokens = torch.where(batch.hidden[..., None], self.mask.to(tokens.dtype), tokens)
-        return Stream(tokens, cells.mask)
+        return self.embed(self.cells(batch), batch.hidden)
+
+    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
+        """(P, N, D) cells to a stream of their entries, those of `hidden` (P, N) hidden."""
+        codes = self.codes(cells)
+        if self.training and hidden is None:
+            self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
+        tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach()
+        if hidden is not None:
+            tokens = torch.where(hidden[..., None], self.mask.to(tokens.dtype), tokens)
+        return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     @torch.no_grad()
     def after_step(self) -> None:

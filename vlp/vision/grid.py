@@ -54,26 +54,30 @@ class GridCNN(nn.Module):
         if hides:
             self.hidden = nn.Parameter(torch.zeros(width))
 
-    def cells(self, image: Tensor) -> Tensor:
-        """(P, 3, S, S) -> (P, N, C): the pooled map, row by row."""
-        grid = self.network(image)[-1]
+    def cells(self, batch: Batch) -> Tensor:
+        """(P, N, C): the pooled map of the pictures, row by row."""
+        if batch.image is None:
+            raise ValueError("this batch has no pictures for the convolutional grid")
+        grid = self.network(batch.image)[-1]
         if grid.shape[1] != self.channels:  # Swin's maps have their channels last
             grid = grid.permute(0, 3, 1, 2)
         return F.max_pool2d(grid, self.pool).flatten(2).transpose(1, 2)
 
-    def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, C) cells of the pictures, what a masked objective asks for."""
-        if batch.image is None:
-            raise ValueError("this batch has no pictures for the convolutional grid")
-        return self.cells(batch.image)
+    def features(self, cells: Tensor) -> Tensor:
+        """(P, N, C) what a masked objective asks for: the cells."""
+        return cells
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        tokens = self.projection(self.hidden_features(batch))
-        if batch.hidden is not None:
-            tokens = torch.where(batch.hidden[..., None], self.hidden.to(tokens.dtype), tokens)
+        return self.embed(self.cells(batch), batch.hidden)
+
+    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
+        """(P, N, C) cells, those of `hidden` (P, N) hidden, to a stream."""
+        tokens = self.projection(cells)
+        if hidden is not None:
+            tokens = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
         tokens = tokens + self.positions
-        if self.sample and self.training and batch.hidden is None and self.sample < tokens.shape[1]:
+        if self.sample and self.training and hidden is None and self.sample < tokens.shape[1]:
             kept = sampled(len(tokens), tokens.shape[1], self.sample, tokens.device)
             tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))

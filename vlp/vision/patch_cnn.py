@@ -59,29 +59,31 @@ class PatchCNN(nn.Module):
             found.append(cut.permute(0, 2, 4, 1, 3, 5).reshape(pictures, g * g, 3, self.patch_size, self.patch_size))
         return torch.cat(found, dim=1)
 
-    def features(self, patches: Tensor) -> Tensor:
-        """(P, N, 3, p, p) -> (P, N, F)."""
+    def seen(self, patches: Tensor) -> Tensor:
+        """(P, N, 3, p, p) -> (P, N, F), what the network makes of each patch."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and next(self.network.parameters()).requires_grad):
             found: Tensor = self.network(patches.flatten(0, 1))
         return found.view(*patches.shape[:2], -1)
 
-    def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, F) features of all patches, what a masked-patch objective asks for."""
+    def cells(self, batch: Batch) -> Tensor:
+        """(P, N, F) features of all patches of the pictures."""
         if batch.image is None:
             raise ValueError("this batch has no pictures for the patches")
-        return self.features(self.patches(batch.image))
+        return self.seen(self.patches(batch.image))
 
-    def embed(self, features: Tensor) -> Stream:
-        """(P, N, F) features to a stream."""
-        tokens = self.norm(self.projection(features) + self.positions)
+    def features(self, cells: Tensor) -> Tensor:
+        """(P, N, F) what a masked objective asks for: the same."""
+        return cells
+
+    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
+        """(P, N, F) features, those of `hidden` (P, N) hidden, to a stream."""
+        shown = cells if hidden is None else cells.masked_fill(hidden[..., None], 0.0)
+        tokens = self.norm(self.projection(shown) + self.positions)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        features = self.hidden_features(batch)
-        if batch.hidden is not None:
-            features = features.masked_fill(batch.hidden[..., None], 0.0)
-        return self.embed(features)
+        return self.embed(self.cells(batch), batch.hidden)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Nothing hangs on a picture's size."""

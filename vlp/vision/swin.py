@@ -46,29 +46,36 @@ class SwinParser(nn.Module):
         if hides:
             self.hidden = nn.Parameter(torch.zeros(width))
 
-    def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, F) cells of the last stage, what a masked objective asks for."""
+    def cells(self, batch: Batch) -> Tensor:
+        """(P, N, 2 F): the cells of the last stage, and beside each what the last block's attention read of it."""
         if batch.image is None:
             raise ValueError("this batch has no pictures for the Swin transformer")
-        return cast(Tensor, self.swin.forward_features(batch.image)).flatten(1, 2)
-
-    def parsed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One pass for both: (P, N, F) cells, and (P, N, N) how much each attends to each, the mean of the heads of
-        the last block."""
         seen: list[Tensor] = []
         attention = self.swin.layers[-1].blocks[-1].attn
-        handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
         try:
-            features = self.hidden_features(batch)
+            features = cast(Tensor, self.swin.forward_features(batch.image)).flatten(1, 2)
         finally:
             handle.remove()
-        return features, attention_weights(attention, seen[0])
+        return torch.cat([features, seen[0]], dim=-1)
+
+    def features(self, cells: Tensor) -> Tensor:
+        """(P, N, F) what a masked objective asks for."""
+        return cells[..., : self.feature_width]
+
+    def attention(self, cells: Tensor) -> Tensor:
+        """(P, N, N) how much each cell attends to each in the last block, the mean of its heads."""
+        return attention_weights(self.swin.layers[-1].blocks[-1].attn, cells[..., self.feature_width :])
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        tokens: Tensor = self.norm(self.projection(self.hidden_features(batch)))
-        if batch.hidden is not None:
-            tokens = torch.where(batch.hidden[..., None], self.hidden.to(tokens.dtype), tokens)
+        return self.embed(self.cells(batch), batch.hidden)
+
+    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
+        """Cells as `cells` gives them, those of `hidden` (P, N) hidden, to a stream."""
+        tokens: Tensor = self.norm(self.projection(self.features(cells)))
+        if hidden is not None:
+            tokens = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
