@@ -1,5 +1,4 @@
-"""Object-guided masked vision (KD-VLP, Liu 2022, section 3.3): a hidden object's feature and class, as a detector sees
-them."""
+"""Object-guided masked vision (KD-VLP, Liu 2022, section 3.3): a hidden object as a detector sees it."""
 
 from typing import Any, Literal, cast
 
