@@ -20,6 +20,7 @@ ROBERTA: dict[str, Any] = {"vocab_size": 50265, "mask_id": 50264, "first_word_id
 WIDTH, HEADS, LAYERS = 96, 4, 4
 IMAGE, PATCH = 48, 16
 FEATURES, CLASSES = 64, 7  # of the world's regions
+LABELS = [[28], [88], [104], [90], [31], [76], [69]]  # word pieces of the classes' names, in their order
 CNN: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64], "out_indices": [3]}
 
 

@@ -39,7 +39,8 @@ def make(name: str) -> tuple[Task, Batch]:
 
 
 def halves_alike(batch: Batch) -> Batch:
-    """Masks and graph of the second half as in the first, so that means over a half weigh what means over all do."""
+    """Masks, graph and boxes of the second half as in the first, so that as much of each half is hidden and means over
+    a half weigh what means over all do."""
 
     def alike(tensor: Tensor) -> Tensor:
         return torch.cat([tensor[: SIZE // 2]] * 2)
@@ -49,6 +50,8 @@ def halves_alike(batch: Batch) -> Batch:
         value = getattr(batch, name)
         if value is not None:
             changes[name] = replace(value, mask=alike(value.mask))
+    if batch.regions is not None:
+        changes["regions"].boxes = alike(batch.regions.boxes)
     if batch.graph is not None:
         changes["graph"] = replace(
             batch.graph, **{f.name: alike(getattr(batch.graph, f.name)) for f in fields(batch.graph)}
@@ -63,6 +66,15 @@ def rows(value: Any, index: Tensor) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: rows(getattr(value, f.name), index) for f in fields(value)})
     return [] if isinstance(value, list) else value
+
+
+def with_shared_pictures(batch: Batch) -> tuple[Batch, Batch]:
+    """Two captions of each picture: once the picture is repeated, once its pairs share it (`image_row`)."""
+    row = torch.arange(len(batch)) // 2
+    pictures = {n: getattr(batch, n) for n in ("image", "features", "regions", "tags") if getattr(batch, n) is not None}
+    first = {n: rows(value, 2 * row) for n, value in pictures.items()}
+    half = {n: rows(value, torch.arange(0, len(batch), 2)) for n, value in pictures.items()}
+    return replace(batch, image_id=row, **first), replace(batch, image_id=row, image_row=row, **half)
 
 
 def padded(batch: Batch, extra: int, filler: int) -> Batch:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.systems import SYSTEMS, closeness, fixed_draws, make, padded, rows, tiny
+from tests.systems import SYSTEMS, closeness, fixed_draws, make, padded, rows, tiny, with_shared_pictures
 from vlp import cli, systems
 from vlp.config import from_json, load_config, to_json
 
@@ -33,6 +33,17 @@ def test_permuting_the_batch_never_changes_a_loss(name: str) -> None:
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
     with fixed_draws(), torch.no_grad():
         one, two = task(batch), task(rows(batch, order))
+    for key, value in one.report.items():
+        torch.testing.assert_close(two.report[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@EACH
+def test_a_picture_that_pairs_share_is_the_same_as_a_repeated_one(name: str) -> None:
+    task, batch = make(name)
+    task.mix = None
+    repeated, shared = with_shared_pictures(batch)
+    with fixed_draws(), torch.no_grad():
+        one, two = task(repeated), task(shared)
     for key, value in one.report.items():
         torch.testing.assert_close(two.report[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
 

@@ -4,10 +4,13 @@ import copy
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.shards import held
 from vlp.model import VLModel
+
+NOBODY = -2  # id of a random start of the queue: a candidate, but no picture's; -1 is a slot left out
 
 
 class Teacher(nn.Module):
@@ -15,13 +18,21 @@ class Teacher(nn.Module):
 
     Soft targets weigh `alpha`, ramped linearly over the first `ramp_steps` steps. The queue holds `queue_size` image
     and text embeddings with their image ids; slots not yet written carry the id -1 and a zero vector, and are left
-    out. Any queue size goes with any batch: the ring wraps. The copy never drops out.
+    out. With `random_queue` the queue starts full of random unit vectors that belong to no picture (MoCo). Any queue
+    size goes with any batch: the ring wraps. The copy never drops out.
     """
 
     def __init__(
-        self, *, momentum: float = 0.995, queue_size: int = 65536, alpha: float = 0.4, ramp_steps: int = 1000
+        self,
+        *,
+        momentum: float = 0.995,
+        queue_size: int = 65536,
+        alpha: float = 0.4,
+        ramp_steps: int = 1000,
+        random_queue: bool = False,
     ) -> None:
         super().__init__()
+        self.random_queue = random_queue
         self.momentum = momentum
         self.queue_size = queue_size
         self.alpha_max = alpha
@@ -37,10 +48,16 @@ class Teacher(nn.Module):
         self.has_queue = self.queue_size > 0 and "itc" in model.similarities
         if self.has_queue:
             dim = model.contrast.embed_dim
-            self.register_buffer("queue_image", torch.zeros(self.queue_size, dim))
-            self.register_buffer("queue_text", torch.zeros(self.queue_size, dim))
-            self.register_buffer("queue_ids", torch.full((self.queue_size,), -1))
+            self.register_buffer("queue_image", self._first(dim))
+            self.register_buffer("queue_text", self._first(dim))
+            self.register_buffer("queue_ids", torch.full((self.queue_size,), NOBODY if self.random_queue else -1))
             self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.int64))
+
+    def _first(self, dim: int) -> Tensor:
+        """What a queue holds before the first step."""
+        if self.random_queue:
+            return F.normalize(torch.randn(self.queue_size, dim), dim=1)
+        return torch.zeros(self.queue_size, dim)
 
     @property
     def model(self) -> VLModel:

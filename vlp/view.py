@@ -72,6 +72,16 @@ class View:
         return self.model.prepare_image(self.image)
 
     @cached_property
+    def prepared_nothing(self) -> Any:
+        """As many pictures without a single token: what a caption by itself is read with (`OneStream`)."""
+        return self.model.prepare_image(Stream(self.image.tokens[:, :0], self.image.mask[:, :0]))
+
+    @cached_property
+    def text_nothing(self) -> Stream:
+        """As many captions of nothing but [CLS]: what a picture by itself is read with."""
+        return Stream(self.text.tokens[:, :1], self.text.mask[:, :1])
+
+    @cached_property
     def image_embedding(self) -> Tensor:
         """(B, E) unit rows."""
         embedding, rows = self.model.contrast.embed_image(self.image), self.batch.image_row

@@ -151,3 +151,13 @@ def test_pictures_that_pairs_share_are_the_same_as_repeated_ones(monkeypatch: py
 def test_no_loss_at_all_is_an_error() -> None:
     with pytest.raises(ValueError, match="one of the two weights"):
         task(feature_weight=0.0, class_weight=0.0)
+
+
+def test_a_picture_by_itself_is_told_from_its_regions_alone() -> None:
+    found = []
+    for first in (6, 20):
+        made, b = task(alone=True), region_batch()
+        b.text_ids = torch.where(b.word_ids >= 0, first + b.word_ids, b.text_ids)
+        torch.manual_seed(1)
+        found.append(made(b).report["alone_mrfr"])
+    assert torch.equal(*found)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.parts import batch, two_stream
+from tests.parts import VOCAB, WIDTH, batch, one_stream, two_stream
 from vlp.config import build, lazy
-from vlp.objectives.mlm import mask_words, soft_cross_entropy
+from vlp.objectives.mlm import MLM, mask_words, soft_cross_entropy
 from vlp.task import Task
 from vlp.view import View
 
@@ -77,3 +77,31 @@ def test_masked_only_logits_equal_logits_everywhere() -> None:
     logits = mlm.head(fused.text.tokens, task.model.text.embeddings.word.weight)
     slow = torch.nn.functional.cross_entropy(logits[m.positions], b.text_ids[m.positions])
     torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
+
+
+def test_a_caption_by_itself_is_told_from_its_words_alone() -> None:
+    torch.manual_seed(0)
+    system = one_stream()
+    system["objectives"] = {"text": lazy(MLM)(width=WIDTH, vocab_size=VOCAB, mask_id=4, first_word_id=6, alone=True)}
+    task: Task = build(lazy(Task)(**system))
+    found = []
+    for scale in (1.0, -3.0):
+        b = batch()
+        assert b.image is not None
+        b.image = scale * b.image
+        torch.manual_seed(1)
+        found.append(task(b).report["lm"])
+    assert torch.equal(*found)
+
+
+def test_words_of_a_masking_are_masked_beside_the_drawn_ones_and_specials_never() -> None:
+    torch.manual_seed(0)
+    ids, words = torch.randint(500, 510, (400, 100)), torch.arange(100).repeat(400, 1)
+    words[:, 0] = -1
+    also = torch.zeros(400, 100, dtype=torch.bool)
+    also[:, :30] = True
+    options = {"mask_id": 4, "first_word_id": 10, "vocab_size": 1000}
+    m = mask_words(ids, words, also=also, probability=0.15, whole_words=False, **options)
+    assert m.positions[:, 1:30].all()
+    assert not m.positions[:, 0].any()
+    assert abs(m.positions[:, 30:].float().mean() - 0.15) < 0.005

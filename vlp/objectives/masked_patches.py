@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
 from vlp.layers.draws import some
 from vlp.types import Loss
@@ -19,12 +20,22 @@ def softmax_divergence(predicted: Tensor, features: Tensor) -> Tensor:
     return (wanted.exp() * (wanted - log_predicted)).sum() / max(len(features), 1)
 
 
+def most_attended(attention: Tensor, place: Tensor, count: int) -> Tensor:
+    """(P, N, N) attention -> (P, N) bool: the cell `place` (P,) of each picture and the `count` others that it attends
+    to most, which would tell what it is (PIM, section 3.3)."""
+    row = attention.gather(1, place[:, None, None].expand(-1, 1, attention.shape[2]))[:, 0]
+    chosen = row.scatter(1, place[:, None], float("inf")).topk(count + 1, dim=1).indices
+    return torch.zeros_like(row, dtype=torch.bool).scatter(1, chosen, True)
+
+
 class MaskedPatches(nn.Module):
     """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells what they were.
 
     Needs a vision part that hides (`Batch.hidden`) and gives `hidden_features(batch)` (P, N, F) as targets, and a
     fusion that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
-    between softmaxes, or "regression" (mean squared error to the feature, normalised).
+    between softmaxes, or "regression" (mean squared error to the feature, normalised). With `neighbours` one place of
+    each picture is drawn, whatever the `probability`, and hidden with the so many others that it attends to most: the
+    vision part then gives `parsed(batch)`, features and attention (`SwinParser`).
     """
 
     def __init__(
@@ -34,9 +45,11 @@ class MaskedPatches(nn.Module):
         feature_width: int,
         probability: float = 0.15,
         target: Literal["kl", "regression"] = "kl",
+        neighbours: int = 0,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.neighbours = neighbours
         self.probability = probability
         self.target = target
         self.weight = weight
@@ -47,10 +60,7 @@ class MaskedPatches(nn.Module):
 
     def forward(self, view: View) -> Loss:
         """The loss over the hidden places."""
-        vision: Any = view.model.vision
-        with torch.no_grad():
-            features = vision.hidden_features(view.batch)
-        hidden = some(torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), self.probability)
+        features, hidden = self._hidden(view)
         fused = view.fused_with(view.model.encode_image(replace(view.batch, hidden=hidden)))
         if fused.image is None:
             raise ValueError("masked patches need a fusion that gives image tokens (OneStream, CoAttention)")
@@ -60,6 +70,17 @@ class MaskedPatches(nn.Module):
         predicted, wanted = self.head(fused.image.tokens[:, -hidden.shape[1] :][hidden]), features[hidden]
         value = self._loss(predicted, wanted)
         return Loss(value, {"mpm": value.detach()})
+
+    @torch.no_grad()
+    def _hidden(self, view: View) -> tuple[Tensor, Tensor]:
+        """(P, N, F) features of all places, and (P, N) bool which are hidden."""
+        vision: Any = view.model.vision
+        if not self.neighbours:
+            features = vision.hidden_features(view.batch)
+            return features, some(torch.ones_like(features[..., 0], dtype=torch.bool), self.probability)
+        features, attention = vision.parsed(view.batch)
+        draw = draws.uniform(len(features), 1, device=features.device)[:, 0]
+        return features, most_attended(attention, (draw * features.shape[1]).long(), self.neighbours)
 
     def _loss(self, predicted: Tensor, wanted: Tensor) -> Tensor:
         if self.target == "kl":

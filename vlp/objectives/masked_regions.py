@@ -1,7 +1,7 @@
 """Masked region modelling: what does a hidden region look like, and what is it? (UNITER, Chen 2020, section 3.2)"""
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer
 from vlp.layers.draws import some
-from vlp.types import Loss, Regions
+from vlp.types import Batch, Loss, Regions
 from vlp.view import View
+
+
+class RegionMasking(Protocol):
+    """What may choose the hidden regions in place of single draws (`KnowledgeMasking`, `AlignmentMasking`)."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """(P, R) bool: regions to hide, none of them padding."""
 
 
 def hide_regions(mask: Tensor, probability: float) -> Tensor:
@@ -37,7 +44,8 @@ class MaskedRegions(nn.Module):
     """Regions are hidden while the caption stays whole; one fused pass serves both losses, each with its weight.
 
     Needs `RegionEmbedding` and a fusion that gives back image tokens (`OneStream`). The regression's output layer is
-    the transpose of the region embedding's. A weight of 0 leaves its head out.
+    the transpose of the region embedding's. A weight of 0 leaves its head out. `masking` chooses what is hidden.
+    `alone` shows no caption (UNIMO's image branch), with `alone_` before the names in the report.
     """
 
     def __init__(
@@ -50,9 +58,13 @@ class MaskedRegions(nn.Module):
         target: Literal["kl", "label"] = "kl",
         feature_weight: float = 1.0,
         class_weight: float = 1.0,
+        masking: RegionMasking | None = None,
+        alone: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.masking = masking
+        self.alone = alone
         if target not in ("kl", "label") or not feature_weight + class_weight:
             raise ValueError(f"target is 'kl' or 'label', not {target!r}, and one of the two weights must not be 0")
         self.probability = probability
@@ -71,7 +83,8 @@ class MaskedRegions(nn.Module):
     def forward(self, view: View) -> Loss:
         """The weighted sum of both losses over the hidden regions."""
         regions = cast(Regions, view.batch.regions)
-        hidden = hide_regions(regions.mask, self.probability)
+        chosen = self.masking
+        hidden = hide_regions(regions.mask, self.probability) if chosen is None else chosen.hidden(view.batch)
         tokens = self._fused(view, hidden)
         row = view.batch.image_row
         features, probabilities = regions.features, regions.class_probs
@@ -89,13 +102,14 @@ class MaskedRegions(nn.Module):
             report["mrc"] = class_loss(logits, wanted, self.target)
             report["mrc_accuracy"] = (logits.argmax(1) == wanted.argmax(1)).float().sum() / max(len(wanted), 1)
             value = value + self.class_weight * report["mrc"]
-        return Loss(value, {name: number.detach() for name, number in report.items()})
+        prefix = "alone_" if self.alone else ""
+        return Loss(value, {prefix + name: number.detach() for name, number in report.items()})
 
     def _fused(self, view: View, hidden: Tensor) -> Tensor:
         """(B, R, D) image tokens of each pair, its regions hidden."""
         regions = replace(cast(Regions, view.batch.regions), hidden=hidden)
         image = view.model.encode_image(replace(view.batch, regions=regions))
-        fused = view.model.fuse(view.text, view.model.prepare_image(image), view.batch.image_row)
+        fused = view.fused_with(image, view.text_nothing if self.alone else None)
         if fused.image is None:
             raise ValueError("masked regions need a fusion that gives image tokens (OneStream)")
         return fused.image.tokens

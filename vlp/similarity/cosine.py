@@ -15,10 +15,10 @@ class CosineSimilarity(nn.Module):
     """Scores (B, C) = cosine * exp(logit_scale). One that splits into two vectors, so it can be indexed.
 
     `logit_scale` is ln(1 / temperature), CLIP's parametrisation; the temperature stays within [0.01, 0.5]
-    (`clamp`, called after each step). `hidden` puts a hidden layer of that width, over standardised vectors and with
-    `dropout`, in front of each embedding (`Projection`): for encoders that stay as they were read. `heads` is the
-    number of such projections, an ensemble in one embedding of heads * embed_dim: its cosine is the mean of theirs.
-    ITC trains each by a loss of its own (`split_heads`).
+    (`clamp`, called after each step), or with `learned=False` where it starts. `hidden` puts a hidden layer of that
+    width, over standardised vectors and with `dropout`, in front of each embedding (`Projection`): for encoders that
+    stay as they were read. `heads` is the number of such projections, an ensemble in one embedding of
+    heads * embed_dim: its cosine is the mean of theirs. ITC trains each by a loss of its own (`split_heads`).
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class CosineSimilarity(nn.Module):
         text_width: int,
         embed_dim: int = 256,
         temperature: float = 0.07,
+        learned: bool = True,
         image_pool: nn.Module | None = None,
         text_pool: nn.Module | None = None,
         hidden: int | None = None,
@@ -40,7 +41,7 @@ class CosineSimilarity(nn.Module):
         self.text_pool = text_pool or ClsPool()
         self.image_projection = _projection(image_width, hidden, embed_dim, dropout, heads)
         self.text_projection = _projection(text_width, hidden, embed_dim, dropout, heads)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
         self.embed_dim = heads * embed_dim
 
     def embed_image(self, image: Stream) -> Tensor:
