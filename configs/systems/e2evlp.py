@@ -38,7 +38,7 @@ SYSTEM = System(
     paper="2106.01804",
     shape="one stream over a convolutional grid, decoders of objects and of captions on top",
     data="COCO and Visual Genome, 6M pairs; boxes and their classes",
-    reason="No count of the paper's was verified",
+    reason="No count of the authors' was found",
 )
 
 

@@ -31,7 +31,7 @@ SYSTEM = System(
     paper="2006.16934",
     shape="two streams over words and regions, co-attention",
     data="CC3M and SBU, 3.8M pairs; regions, their classes, and captions' scene graphs",
-    reason="The paper gives no count; its layers are ViLBERT's",
+    reason="No count of the authors' was found; its layers are ViLBERT's",
 )
 
 

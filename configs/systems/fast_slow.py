@@ -36,7 +36,7 @@ SYSTEM = System(
     paper="2103.16553",
     shape="dual encoder and a captioning decoder on top, distilled into it",
     data="COCO or CC3M; pairs",
-    reason="The paper gives no count",
+    reason="No count of the authors' was found",
     state="trains; evaluation does not re-rank by the slow model yet",
 )
 

@@ -35,7 +35,7 @@ SYSTEM = System(
     paper="2103.16110",
     shape="one stream over patches of a CNN at five scales",
     data="FashionGen, 0.26M pairs; regions that phrases name",
-    reason="The paper gives no count; 23.5 of these are the fixed ResNet-50",
+    reason="No count of the authors' was found; 23.5 of these are the fixed ResNet-50",
 )
 
 

@@ -38,7 +38,7 @@ SYSTEM = System(
     paper="2109.10504",
     shape="one stream over a convolutional grid, a detector as teacher",
     data="COCO, VG, CC3M and SBU; regions and classes of a detector, their names, and captions' phrases",
-    reason="The paper gives no count",
+    reason="No count of the authors' was found",
 )
 
 

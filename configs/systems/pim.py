@@ -33,7 +33,7 @@ SYSTEM = System(
     paper="2106.13488",
     shape="one stream over the cells of a Swin transformer",
     data="COCO and Visual Genome; pairs",
-    reason="The paper gives no count",
+    reason="No count of the authors' was found",
 )
 
 

@@ -39,7 +39,7 @@ SYSTEM = System(
     shape="one stream over regions",
     data="COCO, VG, CC3M and SBU; regions, their classes, and captions' scene graphs linked to regions",
     published=116.0,
-    source="the paper's table of model sizes",
+    source="the authors'",
 )
 
 

@@ -37,7 +37,7 @@ SYSTEM = System(
     paper="2012.15409",
     shape="one stream over regions, words or both",
     data="COCO, VG, CC3M, SBU, texts and pictures; regions, their classes, and captions' scene graphs",
-    reason="The paper gives no count; RoBERTa-base, from which it starts, has 125",
+    reason="No count of the authors' was found; RoBERTa-base, from which it starts, has 125",
 )
 
 
