@@ -17,7 +17,7 @@ FLOORS = (
     ("vlp.vision", "vlp.text", "vlp.fusion", "vlp.pooling", "vlp.similarity", "vlp.data", "vlp.engine"),
     ("vlp.model",),
     ("vlp.view",),
-    ("vlp.teacher",),
+    ("vlp.teacher", "vlp.gradient_cache"),
     ("vlp.objectives",),
     ("vlp.task",),
     ("vlp.loading", "vlp.trial"),
