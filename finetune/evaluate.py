@@ -3,9 +3,10 @@
     accelerate launch -m finetune.evaluate runs/flickr30k --data shards/flickr30k/test
     vlp evaluate runs/vilt --data shards/flickr30k/test --first-stage runs/albef --k 32
 
-The first stage is the checkpoint's "itc" (or that of --first-stage, another checkpoint); the fused head "itm" orders
-its top k anew. A checkpoint without "itc", or --full, has every pair scored. Recalls are expectations over random
-orders of tied scores; the share of ties is shown.
+One similarity of the checkpoint ranks everything (or one of --first-stage, another checkpoint), a second one orders its
+top k anew: by default the cheapest and the dearest ("itc", "itm"), else --first and --rerank. A checkpoint that has
+only one that looks at pairs, or --full, has every pair scored. Recalls are expectations over random orders of tied
+scores; the share of ties is shown.
 """
 
 import argparse
@@ -20,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder, or a run folder (its newest checkpoint)")
     parser.add_argument("--data", type=Path, required=True, help="folder of indexed shards to retrieve in")
+    parser.add_argument("--first", metavar="NAME", help="the similarity that ranks everything (itc, late, ...)")
+    parser.add_argument("--rerank", metavar="NAME", help="the similarity that orders the best of it anew (itm, ...)")
     parser.add_argument("--k", type=int, help="candidates re-ranked for each query; 0 = first stage alone")
     parser.add_argument("--ceiling", type=float, help="choose k: the smallest with first-stage R@k of this share")
-    parser.add_argument("--mix", type=float, help="re-rank by itm log-odds + MIX * itc logit")
+    parser.add_argument("--mix", type=float, help="re-rank by the second score + MIX * the first one's logit")
     parser.add_argument("--bank", help="training shards whose queries take hubs down in the first stage")
-    parser.add_argument("--full", action="store_true", help="score every pair with the fused head")
-    parser.add_argument("--first-stage", type=Path, help="another checkpoint whose itc makes the shortlist")
+    parser.add_argument("--full", action="store_true", help="score every pair by the second similarity")
+    parser.add_argument("--first-stage", type=Path, help="another checkpoint that makes the shortlist")
     parser.add_argument(
         "--features", action="store_true", help="read cached tokens, made by `vlp data features` with this prefix"
     )
@@ -54,6 +57,8 @@ def main(args: argparse.Namespace) -> int:
     settings = config.evaluation
     given = {"k": args.k, "wanted_ceiling": args.ceiling, "mix": args.mix, "limit": args.limit}
     given |= {
+        "first": args.first,
+        "rerank": args.rerank,
         "bank": args.bank,
         "batch_size": args.batch_size,
         "full": args.full or (settings.full and args.first_stage is None),
@@ -85,9 +90,10 @@ def folds(model: Any, dataset: Any, batch_size: int, device: Any, fold: int) -> 
     from vlp.retrieval.embed import embed
     from vlp.retrieval.ranks import fold_metrics
 
-    scores = embed(model, dataset, batch_size, device).first_stage()
-    if scores is None:
+    vectors = embed(model, dataset, batch_size, device).vectors
+    if not vectors:
         raise ValueError("--fold reads the first stage, and this checkpoint has no 'itc'")
+    scores = next(iter(vectors.values())).products()
     metrics = fold_metrics(scores, dataset.text_image, fold)
     print(f"first stage over folds of {fold}: rsum {metrics['all']['rsum']:.1f} +- {metrics['all']['rsum spread']:.1f}")
     return metrics

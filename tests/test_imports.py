@@ -14,7 +14,16 @@ CODE = ("vlp", "pretrain", "finetune", "configs", "data_tools", "benchmarks")
 # From the ground up: a file imports from its own floor and those below, never from above.
 FLOORS = (
     ("vlp.types", "vlp.config", "vlp.layers"),
-    ("vlp.vision", "vlp.text", "vlp.fusion", "vlp.pooling", "vlp.similarity", "vlp.data", "vlp.engine"),
+    (
+        "vlp.vision",
+        "vlp.text",
+        "vlp.fusion",
+        "vlp.pooling",
+        "vlp.reasoning",
+        "vlp.similarity",
+        "vlp.data",
+        "vlp.engine",
+    ),
     ("vlp.model",),
     ("vlp.view",),
     ("vlp.teacher", "vlp.gradient_cache"),

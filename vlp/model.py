@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from vlp.similarity.cosine import CosineSimilarity
+from vlp.similarity.kinds import kind_of
 from vlp.similarity.matching import MatchingHead
-from vlp.types import Batch, Fused, Stream
+from vlp.types import Batch, Fused, Stream, Tags
 
 
 class VLModel(nn.Module):
-    """Parts in four slots. `similarities` may hold "itc" (indexable), "itm" (pairwise, on top of the fusion) and
-    "late".
+    """Parts in four slots. `similarities` of any kind by name (`vlp/similarity/kinds.py`): "itc" gives vectors, "itm"
+    reads a fused pair, "late" looks at every pair, ...
 
     With `tags` the words that a detector says of a picture (`Batch.tags`) stand in front of its image tokens, embedded
     by the text part (`BertText(tags=True)`), so that a picture always brings its own (Oscar, Li 2020).
@@ -28,8 +29,9 @@ class VLModel(nn.Module):
         tags: bool = False,
     ) -> None:
         super().__init__()
-        if "itm" in similarities and fusion is None:
-            raise ValueError("the similarity 'itm' reads a fused pair, so the model needs a fusion")
+        fused = [name for name, part in similarities.items() if kind_of(part) == "fused"]
+        if fused and fusion is None:
+            raise ValueError(f"the similarity {fused[0]!r} reads a fused pair, so the model needs a fusion")
         self.vision = vision
         self.text = text
         self.fusion = fusion
@@ -38,15 +40,22 @@ class VLModel(nn.Module):
 
     def encode_image(self, batch: Batch) -> Stream:
         """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
-        stream = cast(Stream, self.vision(batch))
+        return self.with_tags(self.see(batch), batch.tags)
+
+    def see(self, batch: Batch) -> Stream:
+        """The vision part's stream alone."""
+        return cast(Stream, self.vision(batch))
+
+    def with_tags(self, stream: Stream, tags: Tags | None) -> Stream:
+        """The tags of the same pictures in front of their tokens, if the model reads tags."""
         if not self.tags:
             return stream
-        if batch.tags is None:
+        if tags is None:
             raise ValueError(
                 "this model reads tags with a picture; set data.use_tags=true and give shards that hold them"
             )
-        tags = cast(Any, self.text).embed_tags(batch.tags)
-        return Stream(torch.cat([tags.tokens, stream.tokens], 1), torch.cat([tags.mask, stream.mask], 1))
+        words = cast(Any, self.text).embed_tags(tags)
+        return Stream(torch.cat([words.tokens, stream.tokens], 1), torch.cat([words.mask, stream.mask], 1))
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:
         """(C, L) ids and mask to a stream (C, L, D)."""
@@ -60,9 +69,9 @@ class VLModel(nn.Module):
         """R texts with the prepared images `image_index` (R,); None pairs them in order."""
         return cast(Fused, self._fusion()(text, prepared, image_index))
 
-    def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
-        """(R,) log-odds that text and image belong together."""
-        return cast(MatchingHead, self.similarities["itm"]).log_odds(self.summarize(text, prepared, image_index))
+    def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None, by: str = "itm") -> Tensor:
+        """(R,) log-odds that text and image belong together, by a fused similarity."""
+        return cast(MatchingHead, self.similarities[by]).log_odds(self.summarize(text, prepared, image_index))
 
     def summarize(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
         """(R, D) the fused [CLS] alone."""

@@ -1,44 +1,19 @@
 """Evaluation end to end on tiny models: re-ranking everything equals full scoring, chunks and ceilings are honest."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from tests.data.conftest import WORDS, jpeg, record
 from tests.parts import one_stream, two_stream
-from vlp.config import build
-from vlp.data.config import DataConfig
+from tests.retrieval.conftest import model
 from vlp.data.evaluation import EvaluationSet
-from vlp.data.shards import ShardWriter
-from vlp.data.tokenizer import Tokenizer
 from vlp.model import VLModel
 from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import embed
-from vlp.retrieval.evaluate import evaluate, smallest_k
-from vlp.retrieval.ranks import count_image_to_text, count_text_to_image, reranked_metrics, retrieval_metrics
-from vlp.retrieval.rerank import score_pairs, top_candidates
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> EvaluationSet:
-    folder = tmp_path / "set"
-    with ShardWriter(folder, samples_per_shard=4) as writer:
-        for i in range(9):
-            captions = [" ".join(WORDS[(i + j + k) % 9] for k in range(1 + (i + j) % 5)) for j in range(1 + i % 3)]
-            writer.add(f"{i}", {"jpg": jpeg(i), "json": record(i, captions)})
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    return EvaluationSet(DataConfig(image_size=32), folder, Tokenizer.from_folder(folder))
-
-
-def model(system: object, seed: int = 0) -> VLModel:
-    torch.manual_seed(seed)
-    made: VLModel = build(system()["model"])  # type: ignore[operator]
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made.eval()
+from vlp.retrieval.evaluate import evaluate
+from vlp.retrieval.ranks import reranked_metrics, retrieval_metrics
+from vlp.retrieval.rerank import score_pairs
+from vlp.retrieval.shortlist import ceilings, smallest_k, top_candidates
 
 
 def slow_scores(made: VLModel, dataset: EvaluationSet) -> torch.Tensor:
@@ -60,7 +35,8 @@ def slow_scores(made: VLModel, dataset: EvaluationSet) -> torch.Tensor:
 def test_grouped_scores_are_the_scores_of_single_pairs(dataset: EvaluationSet, system: object, rows: int) -> None:
     made = model(system)
     every = torch.ones(dataset.num_images, dataset.num_texts) > 0
-    got = score_pairs(made, embed(made, dataset, 4, progress=False), every, rows, progress=False)
+    tokens = embed(made, dataset, 4, progress=False).tokens["itm"]
+    got = score_pairs(made, "itm", tokens, every, EvaluationConfig(rows=rows), progress=False)
     torch.testing.assert_close(got, slow_scores(made, dataset), rtol=1e-4, atol=1e-5)
 
 
@@ -96,24 +72,43 @@ def test_a_bank_corrects_the_first_stage_and_what_is_reranked(dataset: Evaluatio
     plain = evaluate(made, dataset, EvaluationConfig(k=2), progress=False)
     banked = evaluate(made, dataset, EvaluationConfig(k=2, mix=1.0), bank=dataset, progress=False)
     gallery = embed(made, dataset, EvaluationConfig().batch_size, progress=False)
-    corrected = normalised(gallery.first_stage(), gallery, gallery, EvaluationConfig().bank_beta)
+    vectors = gallery.vectors["itc"]
+    corrected = normalised(vectors.products(), vectors, vectors, EvaluationConfig().bank_beta)
     assert plain.banked is None
     assert banked.first == plain.first
     assert banked.banked == retrieval_metrics(corrected, dataset.text_image)
     assert banked.banked != banked.first
     images, texts = top_candidates(corrected, 2)
-    second = score_pairs(made, gallery, images | texts, progress=False) + gallery.scale * corrected
+    second = score_pairs(made, "itm", gallery.tokens["itm"], images | texts, EvaluationConfig(), progress=False)
+    second = second + vectors.scale * corrected
     assert banked.reranked == reranked_metrics(corrected, second, images, texts, dataset.text_image)
     assert "and bank" in banked.table()
 
 
+def test_the_ceiling_is_the_share_of_queries_with_a_positive_among_their_candidates(dataset: EvaluationSet) -> None:
+    """Some captions of the set are equal, so the first stage has ties."""
+    first = embed(model(two_stream), dataset, 4, progress=False).vectors["itc"].products()
+    owned = dataset.text_image[None] == torch.arange(dataset.num_images)[:, None]
+    for k in (1, 2, 3, 99):
+        images, texts = top_candidates(first, k)
+        found = {"image to text": (images & owned).any(1), "text to image": (texts & owned).any(0)}
+        expected = {side: 100 * float(hits.double().mean()) for side, hits in found.items()}
+        assert ceilings(first, dataset.text_image, k) == pytest.approx(expected)
+
+
 def test_the_smallest_k_reaches_the_ceiling_and_one_less_does_not(dataset: EvaluationSet) -> None:
-    first = embed(model(two_stream), dataset, 4, progress=False).first_stage()
-    owners = dataset.text_image
-    k = smallest_k(first, owners, 0.7)
-    sides = (count_image_to_text(first, owners), count_text_to_image(first, owners))
-    assert all(float(s.hit(k).mean()) >= 0.7 for s in sides)
-    assert k == 1 or any(float(s.hit(k - 1).mean()) < 0.7 for s in sides)
+    first = embed(model(two_stream), dataset, 4, progress=False).vectors["itc"].products()
+    k = smallest_k(first, dataset.text_image, 0.7)
+    assert min(ceilings(first, dataset.text_image, k).values()) >= 70
+    assert k == 1 or min(ceilings(first, dataset.text_image, k - 1).values()) < 70
+
+
+def test_what_ties_with_the_last_candidate_is_one_too() -> None:
+    scores = torch.tensor([[3.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    images, texts = top_candidates(scores, 2)
+    assert images.tolist() == [[True, True, True, False], [True] * 4]
+    assert top_candidates(scores, 1)[1].tolist() == [[True, True, True, True], [False, False, False, True]]
+    assert texts.all()
 
 
 def test_candidates_are_the_best_k_each_way() -> None:

@@ -44,17 +44,24 @@ class EvaluationSet:
         self.num_texts = len(self.captions)
         self.text_image = torch.tensor(owners)
         self._tokens = [tokenizer(text, config.max_length) for text in self.captions]
+        self.text_order = sorted(range(self.num_texts), key=lambda i: len(self._tokens[i][0]))  # least padding
+
+    def image_batch(self, block: int, batch_size: int) -> Batch:
+        """Batch `block` of the pictures in order, `image_id` their numbers; the text side is one [CLS] a row."""
+        start = block * batch_size
+        return self._collate([self._image(i) for i in range(start, min(start + batch_size, self.num_images))])
+
+    def text_batch(self, block: int, batch_size: int) -> Batch:
+        """Batch `block` of the captions in `text_order`, `caption_id` their numbers, `image_id` their pictures'."""
+        return self._collate([self._text(i) for i in self.text_order[block * batch_size : (block + 1) * batch_size]])
 
     def image_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of pictures in order, `image_id` their numbers; the text side is one [CLS] a row."""
-        for start in range(0, self.num_images, batch_size):
-            yield self._collate([self._image(i) for i in range(start, min(start + batch_size, self.num_images))])
+        """All pictures, batch by batch."""
+        return (self.image_batch(block, batch_size) for block in range(-(-self.num_images // batch_size)))
 
     def text_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of captions sorted by length, `caption_id` their numbers, `image_id` their pictures'."""
-        order = sorted(range(self.num_texts), key=lambda i: len(self._tokens[i][0]))
-        for start in range(0, self.num_texts, batch_size):
-            yield self._collate([self._text(i) for i in order[start : start + batch_size]])
+        """All captions, batch by batch."""
+        return (self.text_batch(block, batch_size) for block in range(-(-self.num_texts // batch_size)))
 
     def picture(self, image: int) -> torch.Tensor:
         """The picture as it lies in the shard, (3, height, width) uint8."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.chunks import sum_over_rows
+from vlp.similarity.cosine import split_heads
 from vlp.types import Loss
 from vlp.view import View
 
@@ -31,11 +32,18 @@ def smoothed(targets: Tensor, smoothing: float, present: Tensor) -> Tensor:
     return (1 - smoothing) * targets + smoothing * even
 
 
+def _heads_loss(ours: Tensor, theirs: Tensor, scale: Tensor, heads: int, targets: Tensor, empty: Tensor) -> Tensor:
+    pairs = zip(split_heads(ours, heads), split_heads(theirs, heads), strict=True)
+    scores = ((scale * own @ other.T).masked_fill(empty, float("-inf")) for own, other in pairs)
+    return torch.stack([contrast_loss(some, targets) for some in scores]).mean()
+
+
 class ITC(nn.Module):
     """Needs the similarity "itc". With a teacher: its embeddings and queue are the candidates, its scores soften the
     targets. Without: candidates are the batch of all ranks, with gradient. Every pair of one image is a positive.
-    `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4). It reads nothing
-    of a view but embeddings and image ids.
+    `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4). Each head of an
+    ensemble has its own loss, of which the mean counts: trained on their mean score the heads would become one. It
+    reads nothing of a view but embeddings and image ids.
 
     A rank scores its own rows against all candidates; with `chunk`, so many of them at a time, and again in the
     backward pass. Memory per rank: B x (W B + Q) scores, or chunk x (W B + Q). The loss is the same.
@@ -65,16 +73,15 @@ class ITC(nn.Module):
 
     def _sum(self, view: View, candidates: Tensor, rows: Tensor, ids: Tensor, soft: Tensor | None) -> Tensor:
         """Cross entropies of some rows against all candidates, summed. `soft`: the teacher's embeddings of the rows."""
-        c, left_out = view.contrast, float("-inf")
-        scores = c.scale * rows @ candidates.T
+        c = view.contrast
         with torch.no_grad():
             positives = ids[:, None] == c.candidate_ids
             empty = torch.zeros_like(positives) if view.momentum is None else (c.candidate_ids == -1)[None]
-            teacher = None if soft is None else (c.scale * soft @ candidates.T).masked_fill(empty, left_out)
+            teacher = None if soft is None else (c.scale * soft @ candidates.T).masked_fill(empty, float("-inf"))
             targets = contrast_targets(positives, teacher, 0.0 if view.momentum is None else view.momentum.alpha())
             if self.smoothing:
                 targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
-        return contrast_loss(scores.masked_fill(empty, left_out), targets) * len(rows)
+        return _heads_loss(rows, candidates, c.scale, view.model.contrast.heads, targets, empty) * len(rows)
 
 
 @torch.no_grad()

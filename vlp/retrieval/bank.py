@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from vlp.retrieval.embed import Gallery
+from vlp.retrieval.embed import Vectors
 
 
 def hubness(scores: Tensor, beta: float) -> Tensor:
@@ -18,16 +18,11 @@ def hubness(scores: Tensor, beta: float) -> Tensor:
     return (torch.logsumexp(beta * scores.double(), dim=1) - math.log(scores.shape[1])).div(beta).float()
 
 
-def normalised(first: Tensor, gallery: Gallery, bank: Gallery, beta: float) -> Tensor:
+def normalised(first: Tensor, gallery: Vectors, bank: Vectors, beta: float) -> Tensor:
     """(N, C) cosines of a gallery less each picture's nearness to the bank's captions and each caption's to its
-    pictures, for both directions at once: what all items of a query lose changes no order.
-
-    Raises ValueError for a gallery and a bank without embeddings.
-    """
-    sides = (gallery.image_embeddings, bank.text_embeddings, gallery.text_embeddings, bank.image_embeddings)
-    if any(side is None for side in sides):
-        raise ValueError("a bank of queries corrects embeddings, and this model has no 'itc'")
-    images, bank_texts, texts, bank_images = (side.float().cpu() for side in sides if side is not None)
+    pictures, for both directions at once: what all items of a query lose changes no order."""
+    images, bank_texts = gallery.image.float().cpu(), bank.text.float().cpu()
+    texts, bank_images = gallery.text.float().cpu(), bank.image.float().cpu()
     pictures = torch.cat([hubness(some @ bank_texts.T, beta) for some in images.split(256)])
     captions = torch.cat([hubness(some @ bank_images.T, beta) for some in texts.split(256)])
     return first - pictures[:, None] - captions[None]

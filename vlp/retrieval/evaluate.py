@@ -1,6 +1,7 @@
 """Image-text retrieval of a model over an evaluation set: first stage, re-ranking, and what each is worth."""
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,10 +10,36 @@ from vlp.data.evaluation import EvaluationSet
 from vlp.model import VLModel
 from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
-from vlp.retrieval.embed import embed
-from vlp.retrieval.ranks import count_image_to_text, count_text_to_image, reranked_metrics, retrieval_metrics
+from vlp.retrieval.embed import Gallery, Vectors, embed
+from vlp.retrieval.ranks import reranked_metrics, retrieval_metrics
 from vlp.retrieval.report import Report
-from vlp.retrieval.rerank import score_pairs, top_candidates
+from vlp.retrieval.rerank import score_pairs
+from vlp.retrieval.shares import Shares
+from vlp.retrieval.shortlist import ceilings, smallest_k, top_candidates
+from vlp.retrieval.stages import first_of, stages_of
+
+
+@dataclass
+class _Ranker:
+    """A model with its gallery."""
+
+    model: VLModel
+    gallery: Gallery
+    config: EvaluationConfig
+    shares: Shares
+    progress: bool
+
+    def scores(self, name: str, pairs: Tensor | None = None) -> Tensor:
+        """(N, C) by a similarity. With `pairs` only there and zero elsewhere, unless vectors give all at once."""
+        if name in self.gallery.vectors:
+            return self.gallery.vectors[name].products()
+        if pairs is None:
+            pairs = torch.ones(self.gallery.num_images, self.gallery.num_texts, dtype=torch.bool)
+        return score_pairs(self.model, name, self.gallery.tokens[name], pairs, self.config, self.progress, self.shares)
+
+    def scale(self, name: str) -> float:
+        """What makes a score of `scores` a logit."""
+        return self.gallery.vectors[name].scale if name in self.gallery.vectors else 1.0
 
 
 @torch.inference_mode()
@@ -24,19 +51,21 @@ def evaluate(
     first_stage: tuple[VLModel, EvaluationSet] | None = None,
     bank: EvaluationSet | None = None,
     progress: bool = True,
+    shares: Shares | None = None,
 ) -> Report:
     """Retrieve both ways over `dataset`.
 
-    The first stage is the model's "itc", or that of `first_stage` (another model over the same pictures): it
-    shortlists k items for each query, which the fused head "itm" orders anew. A model without a first stage, or
-    `config.full`, has every pair scored by the fused head. `bank` holds training queries that correct the first
-    stage (`retrieval/bank.py`). Scores are ranked as fp32 logits. The model's training
-    mode is restored. Raises ValueError where the model has nothing to rank with, or a score is not finite.
+    The first stage is a similarity of the model, or of `first_stage` (another model over the same pictures): it
+    shortlists k items for each query, which a second similarity orders anew (`retrieval/stages.py` says which). A model
+    without a first stage, or `config.full`, has every pair scored by the second one. `bank` holds training queries that
+    correct vectors (`retrieval/bank.py`). Scores are ranked as fp32 logits. With `shares` all processes work together
+    and get the same report, whatever their number. The model's training mode is restored. Raises ValueError where the
+    model has nothing to rank with, or a score is not finite.
     """
     training = model.training
     model.eval()
     try:
-        return _evaluate(model, dataset, config, device, first_stage, bank, progress)
+        return _evaluate(model, dataset, config, device, first_stage, bank, progress, shares or Shares())
     finally:
         model.train(training)
 
@@ -49,63 +78,68 @@ def _evaluate(
     first_stage: tuple[VLModel, EvaluationSet] | None,
     bank: EvaluationSet | None,
     progress: bool,
+    shares: Shares,
 ) -> Report:
-    started = time.perf_counter()
-    gallery = embed(model, dataset, config.batch_size, device, progress)
-    ranked, ranker = gallery, model
+    started, size = time.perf_counter(), config.batch_size
+    stages = stages_of(model, config, shortlisted=first_stage is not None)
+    gallery = embed(model, dataset, size, device, progress, stages.names(), shares)
+    own = ranker = _Ranker(model, gallery, config, shares, progress)
+    first_name = stages.first
     if first_stage is not None:
-        ranker = first_stage[0].eval()
-        ranked = embed(ranker, _same_pictures(first_stage[1], dataset), config.batch_size, device, progress)
-    first, scale = ranked.first_stage(), ranked.scale
-    asked = None if bank is None else embed(ranker, bank, config.batch_size, device, progress)
-    encoded = time.perf_counter()
-    fused = "itm" in model.similarities
-    if first is None and not fused:
-        raise ValueError("the model has neither an indexable similarity 'itc' nor a fused head 'itm' to rank with")
-    report = Report(
-        data=str(dataset.folder),
-        images=dataset.num_images,
-        texts=dataset.num_texts,
-        first=None if first is None else retrieval_metrics(first, dataset.text_image),
-        encode_seconds=encoded - started,
-    )
-    if first is not None and asked is not None:
-        first = normalised(first, ranked, asked, config.bank_beta)
-        report.banked = retrieval_metrics(first, dataset.text_image)
-    if fused and (first is None or config.full):
-        second = score_pairs(
-            model, gallery, torch.ones(dataset.num_images, dataset.num_texts) > 0, config.rows, progress
+        other, same = first_stage[0].eval(), _same_pictures(first_stage[1], dataset)
+        first_name = first_of(other, config)
+        ranker = _Ranker(
+            other, embed(other, same, size, device, progress, [first_name], shares), config, shares, progress
         )
-        report.full = retrieval_metrics(second, dataset.text_image)
-        report.pairs = second.numel()
-    elif fused and first is not None and (config.k or config.wanted_ceiling is not None):
-        k = config.k if config.wanted_ceiling is None else smallest_k(first, dataset.text_image, config.wanted_ceiling)
-        images, texts = top_candidates(first, k)
-        second = score_pairs(model, gallery, images | texts, config.rows, progress) + config.mix * scale * first
-        report.reranked = reranked_metrics(first, second, images, texts, dataset.text_image)
-        report.k, report.mix, report.pairs = k, config.mix, int((images | texts).sum())
-        report.ceiling = ceilings(first, dataset.text_image, k)
+    asked = None
+    if bank is not None and first_name is not None:
+        asked = _vectors(
+            ranker.model, first_name, embed(ranker.model, bank, size, device, progress, [first_name], shares)
+        )
+    encoded = time.perf_counter()
+    report = Report(data=str(dataset.folder), images=dataset.num_images, texts=dataset.num_texts)
+    report.encode_seconds = encoded - started
+    first = None
+    if first_name is not None:
+        first = ranker.scores(first_name)
+        report.first, report.first_by = retrieval_metrics(first, dataset.text_image), first_name
+        if asked is not None:
+            first = normalised(first, ranker.gallery.vectors[first_name], asked, config.bank_beta)
+            report.banked = retrieval_metrics(first, dataset.text_image)
+    if stages.second is not None:
+        scale = 1.0 if first_name is None else ranker.scale(first_name)
+        _second_stage(report, own, stages.second, first, scale, dataset.text_image)
     report.score_seconds = time.perf_counter() - encoded
     return report
 
 
-def ceilings(first: Tensor, text_image: Tensor, k: int) -> dict[str, float]:
-    """First-stage R@k in per cent: no re-ranking of k candidates can find more."""
-    return {
-        "image to text": 100 * float(count_image_to_text(first, text_image).hit(k).mean()),
-        "text to image": 100 * float(count_text_to_image(first, text_image).hit(k).mean()),
-    }
+def _second_stage(
+    report: Report, ranker: _Ranker, name: str, first: Tensor | None, first_scale: float, text_image: Tensor
+) -> None:
+    """Score every pair, or the candidates of a first stage, and note what came of it in the report."""
+    config = ranker.config
+    if first is None or config.full:
+        second = ranker.scores(name)
+        report.full, report.pairs = retrieval_metrics(second, text_image), second.numel()
+    elif config.k or config.wanted_ceiling is not None:
+        k = config.k if config.wanted_ceiling is None else smallest_k(first, text_image, config.wanted_ceiling)
+        images, texts = top_candidates(first, k)
+        second = ranker.scale(name) * ranker.scores(name, images | texts) + config.mix * first_scale * first
+        report.reranked = reranked_metrics(first, second, images, texts, text_image)
+        report.k, report.mix, report.pairs = k, config.mix, int((images | texts).sum())
+        report.ceiling = ceilings(first, text_image, k)
+    else:
+        return
+    report.second_by = name
 
 
-def smallest_k(first: Tensor, text_image: Tensor, wanted: float) -> int:
-    """The smallest k with first-stage R@k of at least `wanted` (a share) both ways."""
-    sides = (count_image_to_text(first, text_image), count_text_to_image(first, text_image))
-    low, high = 1, max(first.shape)
-    while low < high:
-        middle = (low + high) // 2
-        reached = all(float(side.hit(middle).mean()) >= wanted for side in sides)
-        low, high = (low, middle) if reached else (middle + 1, high)
-    return low
+def _vectors(model: VLModel, name: str, gallery: Gallery) -> Vectors:
+    if name not in gallery.vectors:
+        raise ValueError(
+            f"a bank of queries corrects vectors, and {name!r} of this model gives none; set evaluation.first to a "
+            "similarity that does, or evaluation.bank to ''"
+        )
+    return gallery.vectors[name]
 
 
 def _same_pictures(other: EvaluationSet, dataset: EvaluationSet) -> EvaluationSet:

@@ -15,6 +15,8 @@ class Report:
     data: str
     images: int
     texts: int
+    first_by: str | None = None  # the similarity that ranked everything
+    second_by: str | None = None  # ... and the one that ordered candidates anew, or scored every pair
     first: Metrics | None = None
     banked: Metrics | None = None
     reranked: Metrics | None = None
@@ -44,7 +46,7 @@ class Report:
             if metrics is not None:
                 lines.append(_row(name, metrics))
         if self.full is not None:
-            lines.append(_row("every pair fused", self.full))
+            lines.append(_row(f"every pair by {self.second_by or 'itm'}", self.full))
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
         cells = [zip(line, widths, strict=True) for line in lines]
         table = ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(row)) for row in cells]
@@ -56,7 +58,8 @@ class Report:
             table.append(f"ceiling of re-ranking: first-stage R@{self.k} {ceilings} (TR / IR); mix {self.mix:g}")
         if self.pairs:
             rate = self.pairs / max(self.score_seconds, 1e-9)
-            table.append(f"encoded in {self.encode_seconds:.1f} s, {self.pairs} fused pairs at {rate:.0f} pairs/s")
+            by = self.second_by or "itm"
+            table.append(f"encoded in {self.encode_seconds:.1f} s, {self.pairs} pairs by {by} at {rate:.0f} pairs/s")
         return "\n".join(table)
 
 

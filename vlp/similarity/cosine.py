@@ -16,7 +16,9 @@ class CosineSimilarity(nn.Module):
 
     `logit_scale` is ln(1 / temperature), CLIP's parametrisation; the temperature stays within [0.01, 0.5]
     (`clamp`, called after each step). `hidden` puts a hidden layer of that width, over standardised vectors and with
-    `dropout`, in front of each embedding (`Projection`): for encoders that stay as they were read.
+    `dropout`, in front of each embedding (`Projection`): for encoders that stay as they were read. `heads` is the
+    number of such projections, an ensemble in one embedding of heads * embed_dim: its cosine is the mean of theirs.
+    ITC trains each by a loss of its own (`split_heads`).
     """
 
     def __init__(
@@ -30,14 +32,16 @@ class CosineSimilarity(nn.Module):
         text_pool: nn.Module | None = None,
         hidden: int | None = None,
         dropout: float = 0.0,
+        heads: int = 1,
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.image_pool = image_pool or ClsPool()
         self.text_pool = text_pool or ClsPool()
-        self.image_projection = _projection(image_width, hidden, embed_dim, dropout)
-        self.text_projection = _projection(text_width, hidden, embed_dim, dropout)
+        self.image_projection = _projection(image_width, hidden, embed_dim, dropout, heads)
+        self.text_projection = _projection(text_width, hidden, embed_dim, dropout, heads)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
-        self.embed_dim = embed_dim
+        self.embed_dim = heads * embed_dim
 
     def embed_image(self, image: Stream) -> Tensor:
         """(B, N, D) -> (B, E), unit rows, fp32."""
@@ -69,12 +73,22 @@ class CosineSimilarity(nn.Module):
         self.clamp()
 
 
-def _projection(width: int, hidden: int | None, embed_dim: int, dropout: float) -> nn.Module:
-    if hidden is None:
-        return nn.Linear(width, embed_dim)
-    return Projection(width=width, hidden=hidden, embed_dim=embed_dim, dropout=dropout)
+def split_heads(embedding: Tensor, heads: int) -> list[Tensor]:
+    """(B, E) embeddings of `CosineSimilarity(heads=...)` -> the unit rows (B, E / heads) of each head."""
+    if heads == 1:
+        return [embedding]
+    return [part * math.sqrt(heads) for part in embedding.chunk(heads, dim=1)]
+
+
+def _projection(width: int, hidden: int | None, embed_dim: int, dropout: float, heads: int) -> nn.Module:
+    if hidden is not None:
+        return Projection(width=width, hidden=hidden, embed_dim=embed_dim, dropout=dropout, heads=heads)
+    if heads > 1:
+        raise ValueError(f"heads={heads} projections without a hidden layer would learn the same: give hidden=...")
+    return nn.Linear(width, embed_dim)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Rows of length 1, in fp32 or better."""
-    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+    """Rows of length 1, in fp32 or better; of (B, heads, E) each head's rows are, before they are joined."""
+    unit = F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+    return unit if unit.ndim == 2 else unit.flatten(1) / math.sqrt(unit.shape[1])

@@ -65,10 +65,14 @@ class LateInteraction(nn.Module):
             parts.append(checkpoint(late_scores, image, some, use_reentrant=False))
         return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
 
-    def scores(self, image: Stream, text: Stream) -> Tensor:
-        """(B, C) logits: the mean of both similarities over the temperature."""
-        one, two = self.compare(self.image_tokens(image), self.text_tokens(text))
+    def token_scores(self, image: Stream, text: Stream) -> Tensor:
+        """Token embeddings -> (B, C) logits: the mean of both similarities over the temperature."""
+        one, two = self.compare(image, text)
         return self.scale() * (one + two) / 2
+
+    def scores(self, image: Stream, text: Stream) -> Tensor:
+        """(B, C) logits of two streams."""
+        return self.token_scores(self.image_tokens(image), self.text_tokens(text))
 
     def pairs(self, image: Stream, text: Stream) -> Tensor:
         """(B,) logits of aligned pairs."""

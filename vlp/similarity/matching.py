@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,8 +16,9 @@ class MatchingHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, summary: Tensor) -> Tensor:
-        """(R, D) -> (R, 2), fp32."""
-        return cast(Tensor, self.classifier(summary).float())
+        """(R, D) -> (R, 2), fp32 under autocast too: logits rounded to bf16 would be full of ties."""
+        with torch.autocast(summary.device.type, enabled=False):
+            return cast(Tensor, self.classifier(summary.to(self.classifier.weight.dtype)).float())
 
     def log_odds(self, summary: Tensor) -> Tensor:
         """(R,) log p(match) - log p(no match): never saturates, so it can rank."""
