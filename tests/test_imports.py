@@ -26,7 +26,7 @@ FLOORS = (
     ),
     ("vlp.model",),
     ("vlp.view",),
-    ("vlp.teacher",),
+    ("vlp.teacher", "vlp.gradient_cache"),
     ("vlp.objectives",),
     ("vlp.task",),
     ("vlp.loading", "vlp.trial"),

@@ -39,7 +39,7 @@ from vlp.engine.tensors import check_fit, read_tensors
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
-from vlp.task import Task
+from vlp.task import Task, embeddings_alone
 from vlp.teacher import Teacher
 from vlp.trial import try_task
 from vlp.types import Batch
@@ -152,9 +152,12 @@ def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
     parts = {"model": config.model, "objectives": config.objectives, "teacher": config.teacher}
     try:
         made = build(parts if read_weights else without_weights(parts))
-        return Task(**made, mix=config.mix, mix_seed=config.run.seed)
+        task = Task(**made, mix=config.mix, mix_seed=config.run.seed)
     except (ValueError, OSError) as error:
         raise ConfigError(f"the config's parts cannot be built: {error}") from error
+    if config.run.gradient_cache and not any(embeddings_alone(o) for o in task.objectives.values()):
+        raise ConfigError("run.gradient_cache joins the contrast of embeddings, and no objective is one; leave it out")
+    return task
 
 
 def without_weights(value: Any) -> Any:

@@ -61,7 +61,7 @@ class Batch:
     # (P, 3, height, width) float, normalised; P = B unless pairs share pictures. From the loader uint8, which is a
     # quarter of the memory to hand from process to process and to the device; `to` normalises it there.
     image: Tensor | None = None
-    features: Tensor | None = None  # (P, N, D) cached output of a frozen vision prefix, used instead of `image`
+    features: Tensor | None = None  # (P, N, D) output of the vision part's first stage, used instead of `image`
     regions: Regions | None = None
     tags: Tags | None = None
     graph: Graph | None = None

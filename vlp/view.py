@@ -1,6 +1,6 @@
 """One batch seen by one model: every stream made once, at first use, and shared by all objectives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -42,11 +42,16 @@ class Contrast:
 
 
 class View:
-    """A model looking at a batch. `teacher` is a View of the momentum model, or None."""
+    """A model looking at a batch. `teacher` is a View of the momentum model, or None.
+
+    Where objectives ask a vision part for other forms of a picture (hidden cells), its `hidden_features`, which do not
+    depend on what is hidden, are made once and go with the view's batch as `features`.
+    """
 
     def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
-        self.batch = batch
+        self.raw = batch
+        self.batch = _with_features(model, batch)
         self.momentum = momentum
         self.whole_rows = whole_rows
         self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
@@ -54,12 +59,17 @@ class View:
     @cached_property
     def teacher(self) -> "View | None":
         """The same batch seen by the momentum model."""
-        return None if self.momentum is None else View(self.momentum.model, self.batch)
+        return None if self.momentum is None else View(self.momentum.model, self.raw)
+
+    @cached_property
+    def seen(self) -> Stream:
+        """What the vision part alone makes of the pictures, (P, N, D); the image stream where there are no tags."""
+        return self.model.see(self.batch)
 
     @cached_property
     def image(self) -> Stream:
         """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
-        return self.model.encode_image(self.batch)
+        return self.model.with_tags(self.seen, self.batch.tags)
 
     @cached_property
     def text(self) -> Stream:
@@ -129,3 +139,10 @@ class View:
             fused = self.model.fuse(texts, self.prepared, image_index)
             return fused, fused.summary
         return None, self.model.summarize(texts, self.prepared, image_index)
+
+
+def _with_features(model: VLModel, batch: Batch) -> Batch:
+    vision: Any = getattr(model, "vision", None)
+    if batch.image is None or batch.features is not None or not hasattr(vision, "hidden_features"):
+        return batch
+    return replace(batch, features=vision.hidden_features(batch))

@@ -18,6 +18,7 @@ class RunConfig:
     steps: int = 1000  # optimizer steps in all
     seed: int = 0  # initial weights, order, augmentation, dropout, masks and negatives all hang on it
     accumulate: int = 1  # micro batches a step
+    gradient_cache: bool = False  # contrast all micro batches of a step with each other; encodes each of them twice
     precision: str = "no"  # "no" = float32; "bf16", "fp16" = autocast; "auto" = bf16 where the hardware has it
     log_every: int = 10  # steps between two lines of log.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
@@ -42,6 +43,8 @@ class RunConfig:
         for name in ("checkpoint_every", "keep", "keep_hours", "spike", "eval_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.gradient_cache and self.accumulate == 1:
+            raise ConfigError("run.gradient_cache joins the micro batches of a step; set run.accumulate above 1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"run.precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
         for name in self.trackers:

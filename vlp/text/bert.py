@@ -16,14 +16,23 @@ from vlp.types import Stream, Tags
 class BertEmbeddings(nn.Module):
     """Word, position and segment embeddings, summed and normalised. Captions are the first segment, tags the second."""
 
-    def __init__(self, *, vocab_size: int, width: int, max_positions: int, dropout: float, tags: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int,
+        max_positions: int,
+        dropout: float,
+        tags: bool = False,
+        eps: float = 1e-12,
+    ) -> None:
         super().__init__()
         self.word = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(max_positions, width)
         self.segment = nn.Parameter(torch.zeros(width))
         if tags:
             self.tag_segment = nn.Parameter(torch.zeros(width))
-        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor, rows: Packing, tags: bool = False) -> Tensor:
@@ -40,8 +49,9 @@ class BertEmbeddings(nn.Module):
 class BertText(nn.Module):
     """(B, L) ids -> Stream (B, L, D), [CLS] first.
 
-    `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT; its embeddings and its layers
-    [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
+    `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT, or of a RoBERTa (`eps` 1e-5, and two
+    positions less than its config says); its embeddings and its layers [0, layers) are read. The layers behind them can
+    start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
     `tags` makes room for a second segment (`embed_tags`); `causal` lets a token read no later one (CoCa, Miech 2021).
     With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
     With `levels` a token is what it was after each of these layers (0 the embeddings; the last layer the last of them)
@@ -63,6 +73,7 @@ class BertText(nn.Module):
         tags: bool = False,
         causal: bool = False,
         levels: Sequence[int] = (),
+        eps: float = 1e-12,
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
@@ -73,10 +84,10 @@ class BertText(nn.Module):
         self.vocab_size = vocab_size
         self.checkpointing = False
         self.embeddings = BertEmbeddings(
-            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout, tags=tags
+            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout, tags=tags, eps=eps
         )
         self.layers = nn.ModuleList(
-            PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)
+            PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout, eps=eps) for _ in range(layers)
         )
         init_transformer(self, width)
         if weights is not None:

@@ -39,22 +39,28 @@ class VisualDictionary(nn.Module):
         self.mask = nn.Parameter(torch.zeros(grid.width))
         self._pending: list[tuple[Tensor, Tensor]] = []
 
+    def hidden_features(self, batch: Batch) -> Tensor:
+        """(P, N, D) cells before the look-up; those of the batch, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
+        cells: Stream = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
+        return cells.tokens
+
+    @torch.no_grad()
     def codes(self, batch: Batch) -> Tensor:
         """(P, N) dictionary index of every cell."""
-        with torch.no_grad():
-            return nearest(self.grid(batch).tokens.to(self.entries.dtype), self.entries)
+        return nearest(self.hidden_features(batch).to(self.entries.dtype), self.entries)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream of entries."""
-        cells = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
-        codes = nearest(cells.tokens.detach().to(self.entries.dtype), self.entries)
+        cells = self.hidden_features(batch)
+        codes = nearest(cells.detach().to(self.entries.dtype), self.entries)
         if self.training and batch.hidden is None:
-            self._pending.append((cells.tokens.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
-        entries = self.entries[codes].to(cells.tokens.dtype)
-        tokens = entries + cells.tokens - cells.tokens.detach()
+            self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
+        tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach()
         if batch.hidden is not None:
             tokens = torch.where(batch.hidden[..., None], self.mask.to(tokens.dtype), tokens)
-        return Stream(tokens, cells.mask)
+        return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     @torch.no_grad()
     def after_step(self) -> None:

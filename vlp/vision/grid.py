@@ -62,7 +62,9 @@ class GridCNN(nn.Module):
         return F.max_pool2d(grid, self.pool).flatten(2).transpose(1, 2)
 
     def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, C) cells of the pictures, what a masked objective asks for."""
+        """(P, N, C) cells of the pictures, what a masked objective asks for; those of the batch, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
         if batch.image is None:
             raise ValueError("this batch has no pictures for the convolutional grid")
         return self.cells(batch.image)

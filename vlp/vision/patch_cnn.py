@@ -66,7 +66,9 @@ class PatchCNN(nn.Module):
         return found.view(*patches.shape[:2], -1)
 
     def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, F) features of all patches, what a masked-patch objective asks for."""
+        """(P, N, F) features of all patches, what a masked objective asks for; those of the batch, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
         if batch.image is None:
             raise ValueError("this batch has no pictures for the patches")
         return self.features(self.patches(batch.image))
