@@ -122,10 +122,21 @@ class RetrievalModel:
         return self._joined(contrast.embed_text(stream) for stream in self._text_streams(_texts(texts), batch_size))
 
     def score(self, images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> Tensor:
-        """(B, C): cosine similarity, or for a model without "itc" the fused log-odds of every pair."""
+        """(B, C): cosine similarity, for a model without "itc" the fused log-odds of every pair, and for one without
+        either what its similarity says of every pair."""
         if self.embeds:
             return self.encode_images(images) @ self.encode_texts(texts).T
-        return self.match_all(images, texts)
+        return self.match_all(images, texts) if self.matches else self._looked_at(_images(images), _texts(texts))
+
+    def _looked_at(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 16) -> Tensor:
+        """(B, C) by a similarity that looks at pairs, `batch_size` pictures and captions at a time."""
+        similarity: Any = next(iter(self.model.similarities.values()))
+        with torch.inference_mode():
+            blocks = list(self._text_streams(texts, batch_size))
+        return self._joined(
+            torch.cat([similarity.scores(stream, text) for text in blocks], dim=1)
+            for stream in self._image_streams(images, batch_size)
+        )
 
     def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str], batch_size: int = 64) -> Tensor:
         """(R,) fused log-odds that picture and text of each pair belong together. One picture or text serves all."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
@@ -60,6 +60,23 @@ def start(run: RunConfig) -> Accelerator:
     check_world(accelerator, run)
     check_sharding(accelerator, sharded)
     return accelerator
+
+
+def start_evaluation() -> tuple[torch.device, bool]:
+    """Join the processes of the launcher, if there is one: this one's device, and whether it is the main one.
+
+    Raises LaunchError where the processes do not see each other.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu"), True
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.num_processes != world:
+        raise LaunchError(
+            f"the launcher started {world} processes but Accelerate sees {state.num_processes}; each would evaluate "
+            "everything. Launch with `accelerate launch --multi_gpu --num_processes N` or `torchrun --nproc_per_node N`"
+        )
+    return state.device, state.is_main_process
 
 
 def asked_sharding() -> str:

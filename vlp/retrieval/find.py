@@ -48,7 +48,7 @@ def find(
     """The `top` pictures of each sentence.
 
     The best `rerank` by cosine are ordered anew by the fused head (0 = cosine alone). A model without embeddings
-    has every pair scored by the fused head. Raises SearchError when no picture can be read.
+    has every pair scored by the fused head, or by what it has instead. Raises SearchError when no picture can be read.
     """
     found = Found()
     if not model.embeds:
@@ -117,7 +117,7 @@ def _every_pair(
     numbers: list[int] = []
     scores = []
     for block, tensors in _readable(model, pictures, range(len(pictures.names)), found, progress):
-        scores.append(model.match_all(tensors, list(sentences)))
+        scores.append(model.score(tensors, list(sentences)))
         numbers += block
     if not numbers:
         raise SearchError(f"none of the {len(pictures.names)} pictures of {pictures.folder} can be read")
