@@ -10,6 +10,7 @@ M masked positions
 Masks are boolean and True means present, everywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -72,7 +73,7 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The same batch with every tensor on `device`, and pictures normalised."""
-        moved: Batch = _move(self, device, non_blocking)
+        moved: Batch = each(self, Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking))
         if moved.image is not None and moved.image.dtype == torch.uint8:
             assert moved.normalisation is not None
             moved.image = normalised(moved.image, *moved.normalisation)
@@ -131,10 +132,10 @@ def normalised(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     return picture.contiguous().float().sub_(shift).div_(scale)
 
 
-def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
+def each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A dataclass with `change` made to every `kind` in it, at any depth of dataclasses."""
+    if isinstance(value, kind):
+        return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        moved = {f.name: _move(getattr(value, f.name), device, non_blocking) for f in fields(value)}
-        return replace(value, **moved)
+        return replace(value, **{f.name: each(getattr(value, f.name), kind, change) for f in fields(value)})
     return value

@@ -1,5 +1,6 @@
 """Samples to a batch, padded to the longest caption (and the most regions) that it holds."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -15,17 +16,21 @@ def collate(
     std that pictures in uint8 are waiting for."""
     textual = all(part is None for s in samples for part in (s.image, s.features, s.regions))
     shared: dict[tuple[int, int, int], int] = {}
-    rows = [shared.setdefault((id(s.image), id(s.features), id(s.regions)), len(shared)) for s in samples]
-    pictures = [samples[rows.index(row)] for row in range(len(shared))]
-    ids = pad_sequence([torch.tensor(s.text_ids) for s in samples], batch_first=True, padding_value=pad_id)
+    rows: list[int] = []
+    pictures: list[Sample] = []
+    for sample in samples:
+        rows.append(shared.setdefault((id(sample.image), id(sample.features), id(sample.regions)), len(shared)))
+        if rows[-1] == len(pictures):
+            pictures.append(sample)
+    ids = _padded([s.text_ids for s in samples], pad_id)
     lengths = torch.tensor([len(s.text_ids) for s in samples])
     return Batch(
         text_ids=ids,
         text_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
-        word_ids=pad_sequence([torch.tensor(s.word_ids) for s in samples], batch_first=True, padding_value=-1),
+        word_ids=_padded([s.word_ids for s in samples], -1),
         image_id=torch.tensor([s.image_id for s in samples]),
         caption_id=torch.tensor([s.caption_id for s in samples]),
-        image=_stack([s.image for s in pictures]),
+        image=_pictures([s.image for s in pictures]),
         features=_stack([s.features for s in pictures]),
         regions=_regions([s.regions for s in pictures]),
         tags=_tags([s.tag_ids for s in pictures], pad_id),
@@ -34,6 +39,22 @@ def collate(
         keys=[s.key for s in samples],
         normalisation=normalisation,
     )
+
+
+def _padded(rows: list[list[int]], fill: int) -> Tensor:
+    table = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for row, numbers in zip(table, rows, strict=True):
+        row[: len(numbers)] = numbers
+    return torch.from_numpy(table)
+
+
+def _pictures(pictures: list[Tensor | None]) -> Tensor | None:
+    """(P, 3, height, width), pixel by pixel in memory as decoders give them: `Batch.to` makes planes on the device."""
+    present = [p for p in pictures if p is not None]
+    if len(present) != len(pictures):
+        return None
+    batch = torch.empty((len(present), *present[0].shape), dtype=present[0].dtype, memory_format=torch.channels_last)
+    return torch.stack(present, out=batch)
 
 
 def _stack(tensors: list[Tensor | None]) -> Tensor | None:

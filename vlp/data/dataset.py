@@ -173,12 +173,10 @@ class PairDataset:
         return parse_record(self.shards.read(shard, row, "json"), lambda: self.shards.name(shard, row))
 
     def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool]:
-        if self.augmented:
-            random = draws_at(*seeds)
-            picture, mirrored = self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random))
-        else:
-            picture, mirrored = resize(self.picture(shard, row), self.config.image_size), False
-        return picture.contiguous(), mirrored
+        if not self.augmented:
+            return resize(self.picture(shard, row), self.config.image_size), False
+        random = draws_at(*seeds)
+        return self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random))
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> list[Tensor]:
         data = self.shards.read(shard, row, suffix)

@@ -144,7 +144,9 @@ def resize(picture: Tensor, size: int) -> Tensor:
     """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased."""
     if picture.shape[1:] == (size, size):
         return picture
-    return F.interpolate(picture[None], (size, size), mode="bicubic", antialias=True)[0]
+    # A batch of one whose strides say that it lies pixel by pixel: the result then does so too, a quarter sooner.
+    batch = picture.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return F.interpolate(batch, (size, size), mode="bicubic", antialias=True)[0]
 
 
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:

@@ -1,6 +1,6 @@
 """What a reading process does: positions to a batch, and to what was wrong."""
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vlp.data.collate import collate
 from vlp.data.errors import BadSampleError
+from vlp.data.handover import Slabs, pack, unpack
 from vlp.data.mixture import Mixture
 from vlp.data.order import permutation
-from vlp.types import Batch, Sample
+from vlp.types import Batch, Sample, each
 
 MOST_SKIPPED = 1_000  # positions in a row that are all bad: there is nothing to go on with
 Found = tuple[Sample | None, BadSampleError | None]  # what is shown at a position, and what was wrong with its own
@@ -22,18 +23,20 @@ class Read:
 
     batch: Batch | None
     bad: list[BadSampleError]
+    slabs: Slabs | None = None  # what a reading process hands its batches over in
 
     def pin_memory(self) -> "Read":
         """Called by the DataLoader where there is an accelerator; it looks inside no dataclass by itself."""
-        return Read(_pinned(self.batch), self.bad)
+        return Read(each(self.batch, Tensor, lambda tensor: tensor.pin_memory()), self.bad)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.batch is None or self.slabs is None:
+            return Read, (self.batch, self.bad)
+        return _received, (*pack(self.batch, self.slabs), self.bad)
 
 
-def _pinned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
-    return value
+def _received(slab: Tensor, placed: Batch, bad: list[BadSampleError]) -> Read:
+    return Read(unpack(slab, placed), bad)
 
 
 class Reader:
@@ -92,8 +95,9 @@ class Collate:
     def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
         self.pad_id = pad_id
         self.normalisation = normalisation
+        self.slabs = Slabs()
 
     def __call__(self, read: list[Found]) -> Read:
         samples = [sample for sample, _ in read if sample is not None]
         batch = collate(samples, self.pad_id, self.normalisation) if len(samples) == len(read) else None
-        return Read(batch, [error for _, error in read if error is not None])
+        return Read(batch, [error for _, error in read if error is not None], self.slabs)

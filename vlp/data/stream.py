@@ -113,7 +113,7 @@ class SampleStream:
                 raise
             raise BadSampleError("undecodable picture", place, str(error)) from error
         ids, words = self.tokenizer(swap_sides(caption["text"]) if mirrored else caption["text"], config.max_length)
-        return Sample(key, record["image_id"], caption["id"], ids, words, image=image.contiguous())
+        return Sample(key, record["image_id"], caption["id"], ids, words, image=image)
 
     def _record(self, file: BinaryIO, url: str, key: str, members: dict[str, tuple[int, int]]) -> dict[str, Any]:
         """Our own json; or a text beside the picture, as img2dataset writes it, with ids made of its place."""

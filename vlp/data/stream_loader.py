@@ -53,7 +53,7 @@ class _Batches(IterableDataset[Read]):
         bad = [s for s in found if isinstance(s, BadSampleError)]
         filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
         read = self.collate([(sample, None) for sample in filled]) if filled else Read(None, [])
-        return Read(read.batch, bad)
+        return Read(read.batch, bad, read.slabs)
 
 
 class StreamLoader:
