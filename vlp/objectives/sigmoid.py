@@ -26,7 +26,7 @@ class SigmoidContrast(nn.Module):
     def __init__(self, *, weight: float = 1.0, bias: float = -10.0, chunk: int | None = None) -> None:
         super().__init__()
         self.weight = weight
-        self.bias = nn.Parameter(torch.tensor(bias))
+        self.bias = nn.Parameter(torch.tensor([bias]))  # (1,), so that it can be cut
         self.chunk = chunk
 
     def forward(self, view: View) -> Loss:
@@ -34,16 +34,17 @@ class SigmoidContrast(nn.Module):
         if view.momentum is not None:
             raise ValueError("the sigmoid contrast has no use for a teacher or its queue; set teacher=null")
         c = view.contrast
+        bias = self.bias[0]
         total = torch.zeros((), device=c.image.device, dtype=c.image.dtype)
         size = self.chunk or len(c.candidate_ids)
         for start in range(0, len(c.candidate_ids), size):
             texts, ids = c.text_candidates[start : start + size], c.candidate_ids[start : start + size]
-            pieces = (c.image, texts, c.scale, self.bias, view.batch.image_id[:, None] == ids)
+            pieces = (c.image, texts, c.scale, bias, view.batch.image_id[:, None] == ids)
             if self.chunk is None:
                 total = total + _scored(*pieces)
             else:
                 total = total + checkpoint(_scored, *pieces, use_reentrant=False)
-        report = {"sigmoid": total, "logit_scale": c.scale, "logit_bias": self.bias}
+        report = {"sigmoid": total, "logit_scale": c.scale, "logit_bias": bias}
         return Loss(total, {name: value.detach() for name, value in report.items()})
 
 
