@@ -36,6 +36,7 @@ from vlp.engine.sharding import restore_optimizer
 from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
 from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
+from vlp.engine.watch import Watch
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
@@ -94,7 +95,7 @@ def _run(
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
         batches = _primed(reading)
-        meter = _meter(config.run, task, next(batches), accelerator)
+        meter = _meter(config.run, task, next(batches), accelerator, start)
         micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
         wrapped, optimizer = launch.wrap(
             accelerator, task, adamw, run=config.run, micro_batch=micro_batch, clip=config.optim.clip
@@ -126,7 +127,8 @@ def _run(
             signals=signals,
             metrics=state.get("metrics", {}),
         )
-        with session.recorded():
+        ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        with session.recorded(), Watch(meter, **ranks, timeout=config.run.timeout, ended=session.late):
             last = train(
                 task=wrapped,
                 inner=task,
@@ -243,15 +245,15 @@ def _primed(batches: Iterator[Batch]) -> Iterator[Batch]:
     return chain([first, first], batches)
 
 
-def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator) -> Meter:
+def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator, start: int) -> Meter:
     """A meter that knows FLOPs, where a whole step fits beside the whole model: not when parameters are sharded."""
     sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
     if not run.mfu or sharded or accelerator.scaler is not None:
-        return Meter()
+        return Meter(taken=start)
     with accelerator.autocast():
         flops = count_flops(task, batch.to(accelerator.device))
     peak = peak_flops(accelerator.device, accelerator.mixed_precision)
-    return Meter(flops_per_sample=flops, peak_flops=peak)
+    return Meter(flops_per_sample=flops, peak_flops=peak, taken=start)
 
 
 def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:

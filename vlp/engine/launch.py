@@ -8,6 +8,7 @@ the model unwrapped. Each would train without gradient exchange and without an e
 import os
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from vlp.engine.run import RunConfig
 from vlp.engine.switches import blocks
 
 ENTRIES = ("read", "keys_values")  # a block's ways in beside `forward`, at which FSDP2 must gather its weights, too
+# How long a collective may take: an evaluation, for which the others wait, may be long. A `Watch` ends what hangs.
+PATIENCE = timedelta(hours=12)
 
 WRAPPERS = {
     DistributedType.MULTI_CPU: ("DistributedDataParallel",),
@@ -45,10 +48,10 @@ def start(run: RunConfig) -> Accelerator:
         warnings.warn(text, stacklevel=2)
     # Buffers (feature queues, counters) change in after_step from gathered values, equally on every rank:
     # broadcasting them in every forward would only cost time.
-    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     cpu, sharded = not torch.cuda.is_available(), asked_sharding()
-    if cpu and sharded:  # with cpu=True Accelerate would forget about the sharding, in silence
-        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    # A backend by name, because with cpu=True Accelerate would forget about the sharding, in silence.
+    group = InitProcessGroupKwargs(backend="gloo" if cpu and sharded else None, timeout=PATIENCE)
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False), group]
     if sharded == "DEEPSPEED":
         zero.prepare(run, cpu)
     accelerator = Accelerator(
