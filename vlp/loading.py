@@ -19,7 +19,7 @@ from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.images import decode, normalise, resize
 from vlp.data.tokenizer import Tokenizer
-from vlp.engine.tensors import check_fit, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
 from vlp.model import VLModel
 from vlp.types import Batch, Sample, Stream
 
@@ -45,7 +45,7 @@ def load_exported(folder: Path | str, device: str | None = None) -> "RetrievalMo
         std=tuple(prepared["std"]),
     )
     model = cast(VLModel, build(from_json(record["model"])))
-    state = read_tensors(place / MODEL)
+    state = with_one_dimension(model.state_dict(), read_tensors(place / MODEL))
     check_fit(model.state_dict(), state, place / MODEL, "export the checkpoint again with this version of vlp")
     model.load_state_dict(state)
     return RetrievalModel(

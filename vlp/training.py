@@ -35,7 +35,8 @@ from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
 from vlp.engine.sharding import restore_optimizer
 from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
-from vlp.engine.tensors import check_fit, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
+from vlp.engine.watch import Watch
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
@@ -82,6 +83,7 @@ def _run(
     begin = launch.same_everywhere(accelerator, lambda: find_start(Path(config.run.out), resume))
     if not config.data.folders:
         raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
+    check_mix(config, accelerator)
     tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.folders[0])
     loader = _loader(config, tokenizer, accelerator)
     task = _task(config, begin, tokenizer)
@@ -93,7 +95,7 @@ def _run(
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
         batches = _primed(reading)
-        meter = _meter(config.run, task, next(batches), accelerator)
+        meter = _meter(config.run, task, next(batches), accelerator, start)
         micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
         wrapped, optimizer = launch.wrap(
             accelerator, task, adamw, run=config.run, micro_batch=micro_batch, clip=config.optim.clip
@@ -125,7 +127,8 @@ def _run(
             signals=signals,
             metrics=state.get("metrics", {}),
         )
-        with session.recorded():
+        ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        with session.recorded(), Watch(meter, **ranks, timeout=config.run.timeout, ended=session.late):
             last = train(
                 task=wrapped,
                 inner=task,
@@ -175,7 +178,7 @@ def load_weights(model: VLModel, folder: Path) -> None:
 
     Raises CheckpointError listing the keys that are missing, unexpected or of another shape.
     """
-    state = read_tensors(folder / MODEL, prefix="model.")
+    state = with_one_dimension(model.state_dict(), read_tensors(folder / MODEL, prefix="model."))
     cast(Any, model.vision).adapt_state(state, "vision.")
     remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
     check_fit(model.state_dict(), state, folder / MODEL, remedy)
@@ -215,6 +218,14 @@ def check_sizes(config: TrainConfig, task: Task, tokenizer: Tokenizer | None) ->
             raise ConfigError(f"objectives.{name}.mask_id is not the tokenizer's [MASK], {tokenizer.mask_id}; set it")
 
 
+def check_mix(config: TrainConfig, accelerator: Accelerator) -> None:
+    """Raise ConfigError for a mix where no rank has the whole model: what a step leaves out could not be gathered."""
+    if config.mix is not None and launch.cuts_weights(accelerator):
+        raise ConfigError(
+            "mix draws one objective a step, which FSDP2 and ZeRO-3 cannot do; set mix=null, or use ZeRO-2"
+        )
+
+
 # ---------------------------------------------------------------- the steps of `run`
 
 
@@ -237,15 +248,15 @@ def _primed(batches: Iterator[Batch]) -> Iterator[Batch]:
     return chain([first, first], batches)
 
 
-def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator) -> Meter:
+def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator, start: int) -> Meter:
     """A meter that knows FLOPs, where a whole step fits beside the whole model: not when parameters are sharded."""
     sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
     if not run.mfu or sharded or accelerator.scaler is not None:
-        return Meter()
+        return Meter(taken=start)
     with accelerator.autocast():
         flops = count_flops(task, batch.to(accelerator.device))
     peak = peak_flops(accelerator.device, accelerator.mixed_precision)
-    return Meter(flops_per_sample=flops, peak_flops=peak)
+    return Meter(flops_per_sample=flops, peak_flops=peak, taken=start)
 
 
 def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:
@@ -268,7 +279,7 @@ def _restore(begin: Path, task: Task, guard: Guard, config: TrainConfig, acceler
         text = f"resuming {begin} with another config: {', '.join(changed)} changed, so the run is not an exact repeat"
         warnings.warn(text, stacklevel=3)
     remedy = f"resume with the config of the run, or start another with init={begin}"
-    tensors = read_tensors(begin / MODEL)
+    tensors = with_one_dimension(task.state_dict(), read_tensors(begin / MODEL))
     check_fit(task.state_dict(), tensors, begin / MODEL, remedy)
     task.load_state_dict(tensors)
     state = checkpoint.read_state(begin)
@@ -284,8 +295,8 @@ def _measure(
     """Zero-shot retrieval on data.val, or None where there is none."""
     if not config.data.val:
         return None
-    if accelerator.distributed_type is DistributedType.FSDP:
-        text = "no evaluation during this run: FSDP's weights are cut; use `vlp evaluate` on its checkpoints"
+    if launch.cuts_weights(accelerator):
+        text = "no evaluation during this run, whose weights are cut among the ranks; `vlp evaluate` its checkpoints"
         warnings.warn(text, stacklevel=3)
         return None
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)

@@ -28,6 +28,7 @@ class RunConfig:
     keep_hours: float = 0.0  # also one every so many hours; 0 = none
     max_skips: int = 10  # steps skipped in a row (loss or gradient not finite, or an outlier) that stop the run
     spike: float = 0.0  # skip losses and gradient norms so many standard deviations above the last 128 steps; 0 = none
+    timeout: float = 600.0  # seconds without progress that end a run of several ranks, naming the late one; 0 = never
     mfu: bool = True  # count the FLOPs of the first batch before training, and log the share of the device's peak
     eval_every: int = 0  # steps between zero-shot retrievals on data.val; 0 = only at the end
     compile: bool = False  # torch.compile the whole task
@@ -40,7 +41,7 @@ class RunConfig:
         for name in ("steps", "accumulate", "log_every", "max_skips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("checkpoint_every", "keep", "keep_hours", "spike", "eval_every"):
+        for name in ("checkpoint_every", "keep", "keep_hours", "spike", "timeout", "eval_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.gradient_cache and self.accumulate == 1:

@@ -55,6 +55,10 @@ class PostNormBlock(nn.Module):
         tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, rows)))
         return self._rest(tokens, rows, context, context_mask)
 
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """(B, N, D_context) image tokens to the keys and values that `forward` and `read` take as context."""
+        return self.cross.keys_values(context)
+
     def read(
         self,
         tokens: Tensor,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.shards import held
 from vlp.pooling.tokens import ClsPool
 from vlp.similarity.projection import Projection
 from vlp.types import Stream
@@ -39,10 +40,17 @@ class CosineSimilarity(nn.Module):
         self.heads = heads
         self.image_pool = image_pool or ClsPool()
         self.text_pool = text_pool or ClsPool()
+<<<<<<< HEAD
         self.image_projection = _projection(image_width, hidden, embed_dim, dropout, heads)
         self.text_projection = _projection(text_width, hidden, embed_dim, dropout, heads)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
         self.embed_dim = heads * embed_dim
+=======
+        self.image_projection = _projection(image_width, hidden, embed_dim, dropout)
+        self.text_projection = _projection(text_width, hidden, embed_dim, dropout)
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))  # (1,), so that it can be cut
+        self.embed_dim = embed_dim
+>>>>>>> engine6
 
     def embed_image(self, image: Stream) -> Tensor:
         """(B, N, D) -> (B, E), unit rows, fp32."""
@@ -62,12 +70,13 @@ class CosineSimilarity(nn.Module):
 
     def scale(self) -> Tensor:
         """1 / temperature."""
-        return self.logit_scale.exp()
+        return self.logit_scale[0].exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
-        self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+        for part in held(self.logit_scale):
+            part.clamp_(math.log(2.0), math.log(100.0))
 
     def after_step(self) -> None:
         """The clamp."""
