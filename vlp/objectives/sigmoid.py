@@ -44,33 +44,18 @@ class SigmoidContrast(nn.Module):
         """Loss over local images x texts of all ranks. Raises ValueError with a teacher, whose queue it cannot use."""
         if view.momentum is not None:
             raise ValueError("the sigmoid contrast has no use for a teacher or its queue; set teacher=null")
-<<<<<<< HEAD
-        scale, ids = view.model.contrast.scale(), view.batch.image_id
+        scale, ids, bias = view.model.contrast.scale(), view.batch.image_id, self.bias[0]
         if self.ring:
-            pieces = (view.image_embedding, view.text_embedding, scale, self.bias, ids)
+            pieces = (view.image_embedding, view.text_embedding, scale, bias, ids)
             total: Tensor = _Ring.apply(*pieces, self.chunk or len(ids))
         else:
             c = view.contrast
             total = sum_over_rows(
-                lambda texts, others: _scored(c.image, texts, scale, self.bias, ids[:, None] == others),
+                lambda texts, others: _scored(c.image, texts, scale, bias, ids[:, None] == others),
                 (c.text_candidates, c.candidate_ids),
                 self.chunk,
             )
-        report = {"sigmoid": total, "logit_scale": scale, "logit_bias": self.bias}
-=======
-        c = view.contrast
-        bias = self.bias[0]
-        total = torch.zeros((), device=c.image.device, dtype=c.image.dtype)
-        size = self.chunk or len(c.candidate_ids)
-        for start in range(0, len(c.candidate_ids), size):
-            texts, ids = c.text_candidates[start : start + size], c.candidate_ids[start : start + size]
-            pieces = (c.image, texts, c.scale, bias, view.batch.image_id[:, None] == ids)
-            if self.chunk is None:
-                total = total + _scored(*pieces)
-            else:
-                total = total + checkpoint(_scored, *pieces, use_reentrant=False)
-        report = {"sigmoid": total, "logit_scale": c.scale, "logit_bias": bias}
->>>>>>> engine6
+        report = {"sigmoid": total, "logit_scale": scale, "logit_bias": bias}
         return Loss(total, {name: value.detach() for name, value in report.items()})
 
 

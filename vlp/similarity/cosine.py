@@ -40,17 +40,11 @@ class CosineSimilarity(nn.Module):
         self.heads = heads
         self.image_pool = image_pool or ClsPool()
         self.text_pool = text_pool or ClsPool()
-<<<<<<< HEAD
         self.image_projection = _projection(image_width, hidden, embed_dim, dropout, heads)
         self.text_projection = _projection(text_width, hidden, embed_dim, dropout, heads)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
+        start = torch.tensor([math.log(1 / temperature)])  # (1,), so that it can be cut
+        self.logit_scale = nn.Parameter(start, requires_grad=learned)
         self.embed_dim = heads * embed_dim
-=======
-        self.image_projection = _projection(image_width, hidden, embed_dim, dropout)
-        self.text_projection = _projection(text_width, hidden, embed_dim, dropout)
-        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))  # (1,), so that it can be cut
-        self.embed_dim = embed_dim
->>>>>>> engine6
 
     def embed_image(self, image: Stream) -> Tensor:
         """(B, N, D) -> (B, E), unit rows, fp32."""
