@@ -79,13 +79,17 @@ def model(vision: Any, text: str | None, vision_levels: int = 1, text_levels: tu
     )
 
 
-def config() -> TrainConfig:
-    """Pre-training: ITC alone. The cross-attention waits."""
-    vision = lazy(TimmViT)(
+def vision() -> Any:
+    """The frozen picture encoder, whose output is cached."""
+    return lazy(TimmViT)(
         name=VIT, image_size=224, weights=VISION, frozen_blocks=12, merge=2, levels=list(VISION_LEVELS)
     )
+
+
+def config() -> TrainConfig:
+    """Pre-training: ITC alone. The cross-attention waits."""
     return TrainConfig(
-        model=model(vision, TEXT, len(VISION_LEVELS), TEXT_LEVELS),
+        model=model(vision(), TEXT, len(VISION_LEVELS), TEXT_LEVELS),
         objectives={"itc": lazy(ITC)()},
         data=DataConfig(
             train="data/flickr8k-features/train",

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tests.systems import SYSTEMS, closeness, fixed_draws, make, padded, rows, tiny, with_shared_pictures
-from vlp import cli, systems
+from vlp import cli, matching, systems
 from vlp.config import from_json, load_config, to_json
 
 EACH = pytest.mark.parametrize("name", SYSTEMS)
@@ -120,7 +120,8 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    assert DOCS.read_text() == systems.page([systems.describe(name) for name in SYSTEMS]), (
+    ways = matching.table([matching.describe(name) for name in matching.names()])
+    assert DOCS.read_text() == systems.page([systems.describe(name) for name in SYSTEMS]) + ways, (
         "docs/systems.md is out of date: run `vlp systems --write docs/systems.md`"
     )
 

@@ -63,6 +63,7 @@ class Batch:
     # quarter of the memory to hand from process to process and to the device; `to` normalises it there.
     image: Tensor | None = None
     features: Tensor | None = None  # (P, N, D) output of the vision part's first stage, used instead of `image`
+    text_features: Tensor | None = None  # (B, L, D) stored output of a frozen text encoder, used instead of it
     regions: Regions | None = None
     tags: Tags | None = None
     graph: Graph | None = None

@@ -73,7 +73,9 @@ class View:
 
     @cached_property
     def text(self) -> Stream:
-        """The text stream of the unmasked captions, (B, L, D)."""
+        """The text stream of the unmasked captions, (B, L, D): made, or as a frozen encoder once made it."""
+        if self.batch.text_features is not None:
+            return Stream(self.batch.text_features, self.batch.text_mask)
         return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
 
     @cached_property
