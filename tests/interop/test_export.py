@@ -290,5 +290,17 @@ def test_a_model_that_looks_at_pairs_alone_scores_and_searches(tmp_path: Path) -
     for i, image in enumerate(images):
         for j, text in enumerate(texts):
             torch.testing.assert_close(model.score(image, text), grid[i : i + 1, j : j + 1], rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="no fused head"):
-        model.match_all(images, texts)
+    assert torch.equal(model.match_all(images, texts), grid)
+    torch.testing.assert_close(model.match(images[:3], texts), grid[:3].diagonal(), rtol=0, atol=1e-5)
+
+
+def test_embeddings_alone_look_at_no_pair(tmp_path: Path, data: Path) -> None:
+    two = parts.two_stream(teacher=False)
+    two["model"].kwargs["similarities"].pop("itm")
+    two["model"].kwargs["fusion"] = None
+    model = RetrievalModel(
+        model=build(two["model"]), tokenizer=Tokenizer.from_folder(data), data=DataConfig(image_size=parts.SIZE)
+    )
+    assert (model.embeds, model.matches) == (True, False)
+    with pytest.raises(ValueError, match="no similarity that looks at pairs"):
+        model.match_all(torch.zeros(3, 40, 40, dtype=torch.uint8), "worda")
