@@ -81,7 +81,7 @@ class ITC(nn.Module):
             targets = contrast_targets(positives, teacher, 0.0 if view.momentum is None else view.momentum.alpha())
             if self.smoothing:
                 targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
-        return _heads_loss(rows, candidates, c.scale, view.model.contrast.heads, targets, empty) * len(rows)
+        return _heads_loss(rows, candidates, c.scale, getattr(view.model.contrast, "heads", 1), targets, empty) * len(rows)
 
 
 @torch.no_grad()
