@@ -1,5 +1,6 @@
 """What the survey trains and measures on, held in memory: tokens of frozen encoders made once, or detector regions."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Store:
     text_mask: Tensor  # (T, L) bool
     texts: Tensor  # (T, L, D) float16 tokens, or (T, 0, 0) where captions are read from their ids
     text_image: Tensor  # (T,) int64
+    twin: Tensor  # (I,) int64: the picture that differs from this one in a single fact, -1 where there is none
+    twin_kind: Tensor  # (I,) int64: 0 no twin, 1 it differs in the look of one thing, 2 in a relation of two
 
     def save(self, path: Path) -> None:
         """Write beside and rename."""
@@ -110,6 +113,7 @@ def encoded(dataset: EvaluationSet, stem: Any, size: int = 32) -> Store:
         *_captions(dataset),
         pad_sequence(words, batch_first=True),
         dataset.text_image,
+        *twins(dataset),
     )
 
 
@@ -125,7 +129,23 @@ def regions(dataset: EvaluationSet) -> Store:
         *_captions(dataset),
         torch.empty(dataset.num_texts, 0, 0),
         dataset.text_image,
+        *twins(dataset),
     )
+
+
+def twins(dataset: EvaluationSet) -> tuple[Tensor, Tensor]:
+    """Each picture's twin and the kind of their difference, where the shards tell (the synthetic world)."""
+    twin = torch.full((dataset.num_images,), -1)
+    kind = torch.zeros(dataset.num_images, dtype=torch.long)
+    numbers = {key: number for number, key in enumerate(dataset.keys)}
+    shards = dataset.dataset.shards
+    for number in range(dataset.num_images):
+        data = shards.read(*shards.locate(number), "truth.json")
+        told = json.loads(data)["twin"] if data is not None else None
+        if told and told["key"] in numbers:
+            twin[number] = numbers[told["key"]]
+            kind[number] = 1 + (told["attribute"] == "relation")
+    return twin, kind
 
 
 def _captions(dataset: EvaluationSet) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """The laws of DESIGN.md over every way of matching in configs/finetune."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 @EACH
 def test_the_record_of_a_system_is_the_system(name: str) -> None:
-    for form in ("config", "tiny", "frozen"):
+    forms = vars(import_module(f"configs.finetune.{name}")).keys() & {"config", "tiny", "frozen"}
+    assert {"config", "tiny"} <= forms
+    for form in forms:
         config = load_config(f"configs.finetune.{name}:{form}")
         assert from_json(to_json(config)) == config
 

@@ -81,7 +81,8 @@ class ITC(nn.Module):
             targets = contrast_targets(positives, teacher, 0.0 if view.momentum is None else view.momentum.alpha())
             if self.smoothing:
                 targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
-        return _heads_loss(rows, candidates, c.scale, getattr(view.model.contrast, "heads", 1), targets, empty) * len(rows)
+        heads = getattr(view.model.contrast, "heads", 1)  # an ensemble's; other vectors are one
+        return _heads_loss(rows, candidates, c.scale, heads, targets, empty) * len(rows)
 
 
 @torch.no_grad()
