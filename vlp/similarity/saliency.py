@@ -20,7 +20,7 @@ class SaliencyAttention(nn.Module):
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
-        self.detector = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1))
+        self.detector = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1, bias=False))
         self.word = nn.Linear(width, width)
         self.picture = nn.Linear(width, width)
         self.salient = nn.Linear(width, width, bias=False)
