@@ -64,7 +64,7 @@ def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace,
     captions = max(config.data.captions, 1)
     task.train()
     started = time.perf_counter()
-    for step in tqdm(range(1, args.steps + 1), desc=f"{name} seed {seed}", disable=args.quiet):
+    for step in tqdm(range(1, args.steps + 1), desc=f"{name} seed {seed}", disable=True if args.quiet else None):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, config.optim) * group["scale"]
         loss = task(data.batch(draw(data, args.batch, captions)))

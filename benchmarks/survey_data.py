@@ -99,9 +99,9 @@ def encoded(dataset: EvaluationSet, stem: Any, size: int = 32) -> Store:
     """Last-level tokens of the stem's frozen encoders; a cached prefix is used where the shards hold one."""
     vision, text = build(stem.vision).eval(), build(stem.text).eval()
     images, words = [], [torch.empty(0)] * dataset.num_texts
-    for batch in tqdm(dataset.image_batches(size), desc="pictures", total=-(-dataset.num_images // size)):
+    for batch in tqdm(dataset.image_batches(size), desc="pictures", total=-(-dataset.num_images // size), disable=None):
         images.append(vision(batch.to("cpu")).tokens[..., -stem.image_width :].half())
-    for batch in tqdm(dataset.text_batches(size), desc="captions", total=-(-dataset.num_texts // size)):
+    for batch in tqdm(dataset.text_batches(size), desc="captions", total=-(-dataset.num_texts // size), disable=None):
         stream = text(batch.text_ids, batch.text_mask)
         for number, tokens, mask in zip(batch.caption_id.tolist(), stream.tokens, stream.mask, strict=True):
             words[number] = tokens[mask].half()
@@ -119,7 +119,10 @@ def encoded(dataset: EvaluationSet, stem: Any, size: int = 32) -> Store:
 
 def regions(dataset: EvaluationSet) -> Store:
     """The detector's regions as they are."""
-    found = [batch.regions for batch in tqdm(dataset.image_batches(1), desc="regions", total=dataset.num_images)]
+    found = [
+        batch.regions
+        for batch in tqdm(dataset.image_batches(1), desc="regions", total=dataset.num_images, disable=None)
+    ]
     present = [r for r in found if r is not None]
     features = pad_sequence([r.features[0] for r in present], batch_first=True)
     return Store(

@@ -95,3 +95,16 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
         assert joined.keys() == whole.keys()
         wrong = {n: d for n, value in whole.items() if (d := closeness(joined[n], value)) > 1e-4}
         assert not wrong, f"{name}: {wrong}"
+
+
+@pytest.mark.parametrize("name", ["albef", "clip", "filip", "uniter", "vilt"])
+def test_a_recipe_trains_the_whole_model_that_it_tunes(name: str) -> None:
+    config, pretrained = load_config(f"configs.finetune.{name}"), load_config(f"configs.systems.{name}:tiny")
+    assert from_json(to_json(config)) == config
+    pretrained.objectives, pretrained.teacher = config.objectives, None  # its losses, on the tiny form of its model
+    task = build_task(pretrained, read_weights=False)
+    batch = trial_batch(task, pretrained.data, SIZE, int(task.model.text.vocab_size), 0)
+    torch.manual_seed(0)
+    task(batch).value.backward()
+    resting = [n for n, scale in config.optim.lr_scale.items() if scale == 0]
+    assert not [n for n, p in task.named_parameters() if p.grad is None and n not in resting]
