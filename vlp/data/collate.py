@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from vlp.data.canvas import in_one_piece
 from vlp.types import Batch, Graph, Regions, Sample, Tags
 
 
@@ -53,6 +54,9 @@ def _pictures(pictures: list[Tensor | None]) -> Tensor | None:
     present = [p for p in pictures if p is not None]
     if len(present) != len(pictures):
         return None
+    whole = in_one_piece(present)
+    if whole is not None:
+        return whole
     batch = torch.empty((len(present), *present[0].shape), dtype=present[0].dtype, memory_format=torch.channels_last)
     return torch.stack(present, out=batch)
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from vlp.data.canvas import Canvas
 from vlp.data.config import DataConfig
 from vlp.data.draws import draws_at
 from vlp.data.errors import BadSampleError
@@ -49,6 +50,11 @@ class PairDataset:
         self.augmented = train and (config.flip or cropped or config.randaugment[0] > 0)
         self.seed = seed
         self._last: tuple[tuple[int, ...], _Look] | None = None
+        self._canvas: Canvas | None = None
+
+    def begin(self, canvas: Canvas | None) -> None:
+        """Pictures are made on this canvas from now on. None made before is used again: its memory may be lent away."""
+        self._canvas, self._last = canvas, None
 
     def __len__(self) -> int:
         return self.shards.num_captions
@@ -173,10 +179,15 @@ class PairDataset:
         return parse_record(self.shards.read(shard, row, "json"), lambda: self.shards.name(shard, row))
 
     def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool]:
-        if not self.augmented:
-            return resize(self.picture(shard, row), self.config.image_size), False
-        random = draws_at(*seeds)
-        return self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random))
+        place = self._canvas.row() if self._canvas is not None else None
+        if self.augmented:
+            random = draws_at(*seeds)
+            made = self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random, place))
+        else:
+            made = resize(self.picture(shard, row), self.config.image_size, place), False
+        if self._canvas is not None and made[0] is place:
+            self._canvas.keep()
+        return made
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> list[Tensor]:
         data = self.shards.read(shard, row, suffix)
