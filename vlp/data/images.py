@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vlp.data.config import DataConfig
-from vlp.data.randaugment import randaugment
-from vlp.types import normalised
+from vlp.data.randaugment import draw, randaugment
+from vlp.types import Box, normalised
 
 try:
     import simplejpeg  # the optional extra `fast`: half as fast again as Pillow, and the same pixels
@@ -170,22 +170,33 @@ def augment(
 
     Raises ValueError for a picture that is damaged.
     """
-    size = config.image_size
-    if tuple(config.crop_scale) == (1.0, 1.0):
-        pixels = resize(picture.decode(reduction(picture.height, picture.width, size)), size, out)
-    else:
-        top, left, height, width = _crop((picture.height, picture.width), config.crop_scale, random)
-        shrunk = picture.decode(reduction(height, width, size))
-        down, across = shrunk.shape[1] / picture.height, shrunk.shape[2] / picture.width
-        top, bottom = round(top * down), round((top + height) * down)
-        left, right = round(left * across), round((left + width) * across)
-        pixels = resize(shrunk[:, top : max(bottom, top + 1), left : max(right, left + 1)], size, out)
+    pixels = resize(_cut(picture, config, random), config.image_size, out)
     if config.randaugment[0]:
         pixels = randaugment(pixels, *config.randaugment, random)
     mirrored = config.flip and random.random() < 0.5
     if mirrored:
         pixels = pixels.flip(2)
     return (pixels if out is None or pixels is out else out.copy_(pixels)), mirrored
+
+
+def cut_out(picture: Picture, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, Box]:
+    """The part of a picture that `augment` shows with these draws, (3, height, width) uint8, and what is left to do."""
+    part = _cut(picture, config, random)
+    operations = draw(*config.randaugment, random) if config.randaugment[0] else []
+    return part, Box(tuple(operations), config.flip and random.random() < 0.5, config.image_size)
+
+
+def _cut(picture: Picture, config: DataConfig, random: np.random.Generator) -> Tensor:
+    """The box of a random resized crop, decoded as small as it may be."""
+    size = config.image_size
+    if tuple(config.crop_scale) == (1.0, 1.0):
+        return picture.decode(reduction(picture.height, picture.width, size))
+    top, left, height, width = _crop((picture.height, picture.width), config.crop_scale, random)
+    shrunk = picture.decode(reduction(height, width, size))
+    down, across = shrunk.shape[1] / picture.height, shrunk.shape[2] / picture.width
+    top, bottom = round(top * down), round((top + height) * down)
+    left, right = round(left * across), round((left + width) * across)
+    return shrunk[:, top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def reduction(height: int, width: int, size: int) -> int:
