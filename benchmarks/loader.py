@@ -87,7 +87,7 @@ def open_loader(config: DataConfig) -> TrainLoader:
 
 
 class ReadingProcess:
-    """The loader in one reading process, whose own CPU time counts; the rest of the run is the hand-over."""
+    """The loader in one reading process, whose own CPU time is what counts, hand-over included."""
 
     def __init__(self, config: DataConfig) -> None:
         self.batches = open_loader(replace(config, workers=1)).batches(0)

@@ -19,6 +19,7 @@ from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
 from vlp.data.mixture import Mixture
+from vlp.data.on_device import shown
 from vlp.data.stream_loader import StreamLoader, is_remote
 from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint, launch
@@ -94,7 +95,7 @@ def _run(
     state = {} if begin is None else _restore(begin, task, guard, config, accelerator)
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
-        batches = _primed(reading)
+        batches = shown(_primed(reading), accelerator.device)
         meter = _meter(config.run, task, next(batches), accelerator, start)
         micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
         wrapped, optimizer = launch.wrap(

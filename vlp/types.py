@@ -47,6 +47,18 @@ class Graph:
     region: Tensor  # (B, L) int64: row of the one region that the phrase names; -1 none, unknown or several
 
 
+@dataclass
+class Boxes:
+    """What is still to be done with cut-out parts of pictures, each in the upper left corner of its row of `image`."""
+
+    height: Tensor  # (P,) int64, pixels of the part
+    width: Tensor  # (P,) int64
+    operations: Tensor  # (P, K) int64: which of RandAugment's, one after another
+    strengths: Tensor  # (P, K) float64
+    mirrored: Tensor  # (P,) bool
+    size: int  # pixels a side to resize to
+
+
 KINDS = ("none", "object", "attribute", "relation")
 
 
@@ -67,6 +79,7 @@ class Batch:
     regions: Regions | None = None
     tags: Tags | None = None
     graph: Graph | None = None
+    boxes: Boxes | None = None  # where `image` waits for data/on_device.py: (P, 3, tallest, widest) uint8
     hidden: Tensor | None = None  # (P, N) bool: image tokens that an objective hides, where the vision part can
     image_row: Tensor | None = None  # (B,) int64: the row of image, features and regions that each pair has; None = own
     keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
@@ -109,6 +122,15 @@ class Loss:
     report: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Box:
+    """What is still to be done with a cut-out part of a picture."""
+
+    operations: tuple[tuple[int, float], ...]  # number and strength of each of RandAugment's
+    mirrored: bool
+    size: int
+
+
 @dataclass
 class Sample:
     """One decoded image-text pair, before collation."""
@@ -121,6 +143,7 @@ class Sample:
     image: Tensor | None = None  # (3, height, width) uint8, or float and normalised
     features: Tensor | None = None  # (N, D)
     regions: Regions | None = None  # without the batch dimension
+    box: Box | None = None  # where `image` is a cut-out part
     tag_ids: list[int] | None = None
     graph: list[tuple[int, int, int, int]] | None = None  # kind, node, phrase and region of each piece
 

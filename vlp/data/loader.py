@@ -1,5 +1,6 @@
 """Batches of a run, from any step on: the order contract carried out by reading processes."""
 
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -11,12 +12,16 @@ from torch.utils.data import DataLoader
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
+from vlp.data.handover import Slabs
 from vlp.data.mixture import Mixture
 from vlp.data.order import RUN, positions
 from vlp.data.preflight import preflight
 from vlp.data.reading import MOST_SKIPPED, Collate, Read, Reader
 from vlp.data.tally import Tally
 from vlp.types import Batch
+
+MOST_MAPPED, TRIM_ABOVE = -4, -1  # of glibc's mallopt
+KEPT_BYTES = 256 << 20
 
 
 class TrainLoader:
@@ -55,15 +60,15 @@ class TrainLoader:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
-        config = self.config
+        config, slabs = self.config, Slabs()
         loader: DataLoader[Read] = DataLoader(
-            Reader(self.data, self.seed, config.batch_size, config.length_group),  # type: ignore[arg-type]
+            Reader(self.data, self.seed, config.batch_size, config.length_group, slabs),  # type: ignore[arg-type]
             batch_sampler=self._positions(start_step),
             num_workers=config.workers,
-            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation),
+            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation, slabs),
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if config.workers else None,
-            worker_init_fn=die_with_the_run,
+            worker_init_fn=begin_reading,
         )
         for read in loader:
             if read.batch is None:
@@ -104,7 +109,24 @@ def _check_order(config: DataConfig) -> None:
         )
 
 
-def die_with_the_run(worker: int) -> None:
+def begin_reading(worker: int) -> None:
+    """What a reading process does first: keep its memory, and watch the run that it reads for."""
+    _keep_memory()
+    _die_with_the_run()
+
+
+def _keep_memory() -> None:
+    """Ask glibc to keep what is freed. Pictures come and go by the megabyte: given back to the kernel, each of their
+    pages would be cleared and mapped anew, which can take as long as a tenth of decoding them."""
+    try:
+        change = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    change(MOST_MAPPED, 0)
+    change(TRIM_ABOVE, KEPT_BYTES)
+
+
+def _die_with_the_run() -> None:
     """End this reading process when its run is killed: torch watches the parent, which here is the fork server."""
 
     def wait() -> None:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from vlp.data.canvas import Canvas
 from vlp.data.collate import collate
 from vlp.data.errors import BadSampleError
-from vlp.data.handover import Slabs, pack, unpack
+from vlp.data.handover import HEAD, Slabs, pack, unpack
 from vlp.data.mixture import Mixture
 from vlp.data.order import permutation
 from vlp.types import Batch, Sample, each
@@ -23,20 +26,26 @@ class Read:
 
     batch: Batch | None
     bad: list[BadSampleError]
-    slabs: Slabs | None = None  # what a reading process hands its batches over in
 
     def pin_memory(self) -> "Read":
         """Called by the DataLoader where there is an accelerator; it looks inside no dataclass by itself."""
         return Read(each(self.batch, Tensor, lambda tensor: tensor.pin_memory()), self.bad)
 
+
+@dataclass
+class Packed:
+    """A Read on its way out of a reading process, which it leaves as a Read: its batch's tensors lie in `slabs`."""
+
+    slabs: list[Tensor]
+    placed: Batch
+    bad: list[BadSampleError]
+
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.batch is None or self.slabs is None:
-            return Read, (self.batch, self.bad)
-        return _received, (*pack(self.batch, self.slabs), self.bad)
+        return _received, (self.slabs, self.placed, self.bad)
 
 
-def _received(slab: Tensor, placed: Batch, bad: list[BadSampleError]) -> Read:
-    return Read(unpack(slab, placed), bad)
+def _received(slabs: list[Tensor], placed: Batch, bad: list[BadSampleError]) -> Read:
+    return Read(unpack(slabs, placed), bad)
 
 
 class Reader:
@@ -47,8 +56,9 @@ class Reader:
     is a positive by image id, never a false negative.
     """
 
-    def __init__(self, data: Mixture, seed: int, batch_size: int, length_group: int) -> None:
+    def __init__(self, data: Mixture, seed: int, batch_size: int, length_group: int, slabs: Slabs) -> None:
         self.data = data
+        self.slabs = slabs
         self.seed = seed
         self.batch_size = batch_size
         self.length_group = length_group
@@ -62,7 +72,15 @@ class Reader:
 
     def __getitems__(self, positions: list[int]) -> list[Found]:
         """For each position a sample, and what was wrong where it is another position's."""
-        return [self._good(position) for position in positions]
+        with self.data.drawing_on(self._canvas(len(positions))):
+            return [self._good(position) for position in positions]
+
+    def _canvas(self, rows: int) -> Canvas:
+        size = self.data.image_size
+        count = 3 * size * size * rows
+        if get_worker_info() is None:
+            return Canvas(torch.empty(count, dtype=torch.uint8), size)
+        return Canvas(self.slabs.lend(count)[HEAD : HEAD + count], size)
 
     def _good(self, position: int) -> Found:
         first = self[position]
@@ -92,12 +110,19 @@ class Reader:
 class Collate:
     """Samples to a batch that is padded with `pad_id`, its pictures still in uint8."""
 
-    def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]], slabs: Slabs) -> None:
         self.pad_id = pad_id
         self.normalisation = normalisation
-        self.slabs = Slabs()
+        self.slabs = slabs
 
-    def __call__(self, read: list[Found]) -> Read:
+    def __call__(self, read: list[Found]) -> Read | Packed:
+        """The batch; in a reading process packed to be handed over."""
         samples = [sample for sample, _ in read if sample is not None]
+        bad = [error for _, error in read if error is not None]
         batch = collate(samples, self.pad_id, self.normalisation) if len(samples) == len(read) else None
-        return Read(batch, [error for _, error in read if error is not None], self.slabs)
+        if get_worker_info() is None:
+            return Read(batch, bad)
+        if batch is None:
+            self.slabs.send([])
+            return Read(None, bad)
+        return Packed(*pack(batch, self.slabs), bad)
