@@ -66,7 +66,7 @@ class PatchCNN(nn.Module):
         return found.view(*patches.shape[:2], -1)
 
     def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, F) features of all patches, what a masked objective asks for; the batch's, if it has them."""
+        """(P, N, F) features of all patches, what a masked objective asks for; the batch's, if it brings them."""
         if batch.features is not None:
             return batch.features if torch.is_grad_enabled() else batch.features.detach()
         if batch.image is None:
