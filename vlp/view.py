@@ -44,14 +44,14 @@ class Contrast:
 class View:
     """A model looking at a batch. `teacher` is a View of the momentum model, or None.
 
-    Where objectives ask a vision part for other forms of a picture (hidden cells), its `hidden_features`, which do not
-    depend on what is hidden, are made once and go with the view's batch as `features`.
+    Where objectives ask a vision part for its first stage (`hidden_features`), that is made once and goes with the
+    view's batch as `features`; of a part that parses (`SwinParser`), `attention` (P, N, N) comes from the same pass.
     """
 
     def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
         self.raw = batch
-        self.batch = _with_features(model, batch)
+        self.batch, self.attention = _first_stage(model, batch)
         self.momentum = momentum
         self.whole_rows = whole_rows
         self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
@@ -70,6 +70,11 @@ class View:
     def image(self) -> Stream:
         """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
         return self.model.with_tags(self.seen, self.batch.tags)
+
+    def hiding(self, hidden: Tensor) -> Stream:
+        """The image stream with the tokens `hidden` (P, N) bool of the vision part hidden; tags stay."""
+        vision: Any = self.model.vision
+        return self.model.with_tags(vision.hide(self.seen, hidden), self.batch.tags)
 
     @cached_property
     def text(self) -> Stream:
@@ -141,8 +146,9 @@ class View:
         return None, self.model.summarize(texts, self.prepared, image_index)
 
 
-def _with_features(model: VLModel, batch: Batch) -> Batch:
+def _first_stage(model: VLModel, batch: Batch) -> tuple[Batch, Tensor | None]:
     vision: Any = getattr(model, "vision", None)
     if batch.image is None or batch.features is not None or not hasattr(vision, "hidden_features"):
-        return batch
-    return replace(batch, features=vision.hidden_features(batch))
+        return batch, None
+    features, attention = vision.parsed(batch) if hasattr(vision, "parsed") else (vision.hidden_features(batch), None)
+    return replace(batch, features=features), attention
