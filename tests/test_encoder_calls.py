@@ -11,6 +11,10 @@ from tests.systems import SYSTEMS, make
 from vlp.task import Task
 from vlp.types import Batch
 
+# UNIMO reads a caption with its picture twice: in the contrast each word reads all others, in captioning those before
+# it alone. From the first attention on the two passes differ; what its projection is given is the same.
+INHERENT = {("unimo", "model.fusion.layers.0.attention.qkv", 2)}
+
 
 def calls_of_a_step(task: Task, batch: Batch) -> Counter[tuple[str, tuple[int, ...], int]]:
     """How often each linear layer and convolution, the teacher's included, was given each input in a forward pass."""
@@ -40,8 +44,10 @@ def test_nothing_is_encoded_twice(name: str) -> None:
     task.train()
     task.mix = None  # all objectives in one step
     calls = calls_of_a_step(task, batch)
-    twice = sorted({f"{layer} {shape}, {count} times" for (layer, shape, _), count in calls.items() if count > 1})
-    assert not twice, f"{name}: {len(twice)} layers, first {', '.join(twice[:6])}"
+    twice = {(name, layer, count) for (layer, _, _), count in calls.items() if count > 1}
+    surprising = sorted(f"{layer}, {count} times" for _, layer, count in twice - INHERENT)
+    assert not surprising, f"{name}: {len(surprising)} layers, first {', '.join(surprising[:6])}"
+    assert {known for known in INHERENT if known[0] == name} <= twice  # else it is to be struck off
 
 
 def test_a_picture_encoded_again_is_found() -> None:

@@ -152,10 +152,18 @@ def test_each_stream_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for name, attribute in (("image", "encode_image"), ("text", "encode_text"), ("prepare", "prepare_image")):
+    for name, attribute in (("image", "see"), ("text", "encode_text"), ("prepare", "prepare_image")):
         monkeypatch.setattr(task.model, attribute, counted(name, getattr(task.model, attribute)))
     task(batch())
     assert calls == {"image": 1, "text": 2, "prepare": 1}  # the second text pass is the masked caption
+
+
+def test_an_objective_that_needs_no_gradient_leaves_none_without() -> None:
+    task = make(lambda: two_stream(teacher=False))
+    del task.objectives["itc"], task.objectives["mlm"]  # hard negatives are then the first to ask for embeddings
+    task(batch()).value.backward()
+    for part in (task.model.vision, task.model.text):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
 def test_the_summary_read_alone_is_the_summary_of_whole_rows() -> None:

@@ -80,7 +80,6 @@ class Batch:
     tags: Tags | None = None
     graph: Graph | None = None
     boxes: Boxes | None = None  # where `image` waits for data/on_device.py: (P, 3, tallest, widest) uint8
-    hidden: Tensor | None = None  # (P, N) bool: image tokens that an objective hides, where the vision part can
     image_row: Tensor | None = None  # (B,) int64: the row of image, features and regions that each pair has; None = own
     keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std for uint8 pictures

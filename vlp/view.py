@@ -1,8 +1,9 @@
 """One batch seen by one model: every stream made once, at first use, and shared by all objectives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,17 +42,32 @@ class Contrast:
     scale: Tensor
 
 
+Made = TypeVar("Made")
+
+
+def shared(make: Callable[[Any], Made]) -> cached_property[Made]:
+    """A cached property that is made with a gradient where the view is seen with one: an objective that first asks for
+    it where it needs none must not leave one without to the others."""
+
+    def made(view: "View") -> Made:
+        with torch.set_grad_enabled(view.with_gradient):
+            return make(view)
+
+    return cached_property(made)
+
+
 class View:
     """A model looking at a batch. `teacher` is a View of the momentum model, or None.
 
-    Where objectives ask a vision part for other forms of a picture (hidden cells), its `hidden_features`, which do not
-    depend on what is hidden, are made once and go with the view's batch as `features`.
+    Where objectives ask a vision part for its first stage (`hidden_features`), that is made once and goes with the
+    view's batch as `features`; of a part that parses (`SwinParser`), `attention` (P, N, N) comes from the same pass.
     """
 
     def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
         self.raw = batch
-        self.batch = _with_features(model, batch)
+        self.with_gradient = torch.is_grad_enabled()
+        self.batch, self.attention = _first_stage(model, batch)
         self.momentum = momentum
         self.whole_rows = whole_rows
         self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
@@ -61,50 +77,55 @@ class View:
         """The same batch seen by the momentum model."""
         return None if self.momentum is None else View(self.momentum.model, self.raw)
 
-    @cached_property
+    @shared
     def seen(self) -> Stream:
         """What the vision part alone makes of the pictures, (P, N, D); the image stream where there are no tags."""
         return self.model.see(self.batch)
 
-    @cached_property
+    @shared
     def image(self) -> Stream:
         """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
         return self.model.with_tags(self.seen, self.batch.tags)
 
-    @cached_property
+    def hiding(self, hidden: Tensor) -> Stream:
+        """The image stream with the tokens `hidden` (P, N) bool of the vision part hidden; tags stay."""
+        vision: Any = self.model.vision
+        return self.model.with_tags(vision.hide(self.seen, hidden), self.batch.tags)
+
+    @shared
     def text(self) -> Stream:
         """The text stream of the unmasked captions, (B, L, D): made, or as a frozen encoder once made it."""
         if self.batch.text_features is not None:
             return Stream(self.batch.text_features, self.batch.text_mask)
         return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
 
-    @cached_property
+    @shared
     def prepared(self) -> Any:
         """The fusion's per-image work, shared by positive, negative and masked passes."""
         return self.model.prepare_image(self.image)
 
-    @cached_property
+    @shared
     def prepared_nothing(self) -> Any:
         """As many pictures without a single token: what a caption by itself is read with (`OneStream`)."""
         return self.model.prepare_image(Stream(self.image.tokens[:, :0], self.image.mask[:, :0]))
 
-    @cached_property
+    @shared
     def text_nothing(self) -> Stream:
         """As many captions of nothing but [CLS]: what a picture by itself is read with."""
         return Stream(self.text.tokens[:, :1], self.text.mask[:, :1])
 
-    @cached_property
+    @shared
     def image_embedding(self) -> Tensor:
         """(B, E) unit rows."""
         embedding, rows = self.model.contrast.embed_image(self.image), self.batch.image_row
         return embedding if rows is None else embedding.index_select(0, rows)
 
-    @cached_property
+    @shared
     def text_embedding(self) -> Tensor:
         """(B, E) unit rows."""
         return self.model.contrast.embed_text(self.text)
 
-    @cached_property
+    @shared
     def contrast(self) -> Contrast:
         """Local embeddings against all ranks' candidates: the teacher's and its queue, else the student's own."""
         ids = gather(self.batch.image_id)
@@ -143,8 +164,9 @@ class View:
         return None, self.model.summarize(texts, self.prepared, image_index)
 
 
-def _with_features(model: VLModel, batch: Batch) -> Batch:
+def _first_stage(model: VLModel, batch: Batch) -> tuple[Batch, Tensor | None]:
     vision: Any = getattr(model, "vision", None)
     if batch.image is None or batch.features is not None or not hasattr(vision, "hidden_features"):
-        return batch
-    return replace(batch, features=vision.hidden_features(batch))
+        return batch, None
+    features, attention = vision.parsed(batch) if hasattr(vision, "parsed") else (vision.hidden_features(batch), None)
+    return replace(batch, features=features), attention

@@ -46,10 +46,10 @@ def test_attention_is_what_the_last_block_weighs_its_values_with() -> None:
 def test_a_hidden_cell_shows_the_learned_vector() -> None:
     parser, b = made(), batch()
     plain = parser(b).tokens
-    b.hidden = torch.zeros(plain.shape[:2], dtype=torch.bool)
-    b.hidden[2, 5] = True
-    shown = parser(b).tokens
-    torch.testing.assert_close(shown[~b.hidden], plain[~b.hidden])
+    hidden = torch.zeros(plain.shape[:2], dtype=torch.bool)
+    hidden[2, 5] = True
+    shown = parser.hide(parser(b), hidden).tokens
+    torch.testing.assert_close(shown[~hidden], plain[~hidden])
     torch.testing.assert_close(shown[2, 5], parser.hidden)
 
 

@@ -1,6 +1,5 @@
 """Masked visual modelling: which dictionary entry was hidden? (SOHO, Huang 2021, section 3.3, equation 7)"""
 
-from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -37,7 +36,7 @@ class MaskedDictionary(nn.Module):
         codes: Tensor = vision.codes(view.batch)
         draw = draws.uniform(len(codes), 1, device=codes.device)[:, 0]
         hidden = same_entry(codes, (draw * codes.shape[1]).long())
-        fused = view.fused_with(view.model.encode_image(replace(view.batch, hidden=hidden)))
+        fused = view.fused_with(view.hiding(hidden))
         if fused.image is None:
             raise ValueError("masked visual modelling needs a fusion that gives image tokens (OneStream)")
         row = view.batch.image_row

@@ -1,7 +1,6 @@
 """Object-guided masked vision (KD-VLP, Liu 2022, section 3.3): a hidden object's feature and class, as a detector sees
 them."""
 
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -59,7 +58,7 @@ class ObjectMasking(nn.Module):
         place = torch.arange(len(regions.mask), device=regions.mask.device)
         chosen = one_region(regions.mask)
         boxes, there = regions.boxes[place, chosen], regions.mask.any(1)
-        fused = view.fused_with(view.model.encode_image(replace(view.batch, hidden=cells_in(boxes, side))))
+        fused = view.fused_with(view.hiding(cells_in(boxes, side)))
         if fused.image is None:
             raise ValueError("object-guided masking needs a fusion that gives image tokens (OneStream)")
         row = place if view.batch.image_row is None else view.batch.image_row

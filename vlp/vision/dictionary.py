@@ -1,7 +1,5 @@
 """A visual dictionary over grid cells (SOHO, Huang 2021, section 3.2; van den Oord 2017 for the moving average)."""
 
-from dataclasses import replace
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -43,7 +41,7 @@ class VisualDictionary(nn.Module):
         """(P, N, D) cells before the look-up; those of the batch, if it brings them."""
         if batch.features is not None:
             return batch.features if torch.is_grad_enabled() else batch.features.detach()
-        cells: Stream = self.grid(replace(batch, hidden=None))  # here it is entries that are hidden
+        cells: Stream = self.grid(batch)
         return cells.tokens
 
     @torch.no_grad()
@@ -55,12 +53,14 @@ class VisualDictionary(nn.Module):
         """Pictures to a stream of entries."""
         cells = self.hidden_features(batch)
         codes = nearest(cells.detach().to(self.entries.dtype), self.entries)
-        if self.training and batch.hidden is None:
+        if self.training:
             self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
         tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach()
-        if batch.hidden is not None:
-            tokens = torch.where(batch.hidden[..., None], self.mask.to(tokens.dtype), tokens)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with a learned vector in place of the entries of the cells `hidden` (P, N) bool."""
+        return Stream(torch.where(hidden[..., None], self.mask.to(seen.tokens.dtype), seen.tokens), seen.mask)
 
     @torch.no_grad()
     def after_step(self) -> None:

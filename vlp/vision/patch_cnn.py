@@ -16,8 +16,8 @@ class PatchCNN(nn.Module):
     """(P, 3, S, S) -> Stream (P, N, D): each picture is cut g x g times for every g of `grids`, each patch resized to
     `patch_size`, pooled to one feature and projected; learned embeddings tell its place and its grid.
 
-    `grids` (8,) is FashionBERT's, (1, 2, 3, 4, 5) Kaleido-BERT's. The network stays frozen unless `trains`. Hidden
-    patches (`Batch.hidden`) show zeros in place of the feature.
+    `grids` (8,) is FashionBERT's, (1, 2, 3, 4, 5) Kaleido-BERT's. The network stays frozen unless `trains`. Patches
+    that an objective hides (`hide`) show zeros in place of the feature.
     """
 
     def __init__(
@@ -80,10 +80,12 @@ class PatchCNN(nn.Module):
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        features = self.hidden_features(batch)
-        if batch.hidden is not None:
-            features = features.masked_fill(batch.hidden[..., None], 0.0)
-        return self.embed(features)
+        return self.embed(self.hidden_features(batch))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with the patches `hidden` (P, N) bool showing a feature of zeros."""
+        nothing = self.norm(self.projection.bias + self.positions).to(seen.tokens.dtype)
+        return Stream(torch.where(hidden[..., None], nothing, seen.tokens), seen.mask)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Nothing hangs on a picture's size."""
