@@ -1,6 +1,5 @@
 """Batches of a run, from any step on: the order contract carried out by reading processes."""
 
-import ctypes
 import multiprocessing
 import os
 import threading
@@ -19,9 +18,6 @@ from vlp.data.preflight import preflight
 from vlp.data.reading import MOST_SKIPPED, Collate, Read, Reader
 from vlp.data.tally import Tally
 from vlp.types import Batch
-
-MOST_MAPPED, TRIM_ABOVE = -4, -1  # of glibc's mallopt
-KEPT_BYTES = 256 << 20
 
 
 class TrainLoader:
@@ -68,7 +64,7 @@ class TrainLoader:
             collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation, slabs),
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if config.workers else None,
-            worker_init_fn=begin_reading,
+            worker_init_fn=die_with_the_run,
         )
         for read in loader:
             if read.batch is None:
@@ -109,24 +105,7 @@ def _check_order(config: DataConfig) -> None:
         )
 
 
-def begin_reading(worker: int) -> None:
-    """What a reading process does first: keep its memory, and watch the run that it reads for."""
-    _keep_memory()
-    _die_with_the_run()
-
-
-def _keep_memory() -> None:
-    """Ask glibc to keep what is freed. Pictures come and go by the megabyte: given back to the kernel, each of their
-    pages would be cleared and mapped anew, which can take as long as a tenth of decoding them."""
-    try:
-        change = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    change(MOST_MAPPED, 0)
-    change(TRIM_ABOVE, KEPT_BYTES)
-
-
-def _die_with_the_run() -> None:
+def die_with_the_run(worker: int) -> None:
     """End this reading process when its run is killed: torch watches the parent, which here is the fork server."""
 
     def wait() -> None:

@@ -11,7 +11,7 @@ from vlp.data.config import DataConfig
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.fetch import COMMAND, ShardCache
 from vlp.data.handover import Slabs
-from vlp.data.loader import begin_reading
+from vlp.data.loader import die_with_the_run
 from vlp.data.reading import Collate, Found, Packed, Read
 from vlp.data.stream import SampleStream, expand
 from vlp.data.tally import Tally
@@ -92,7 +92,7 @@ class StreamLoader:
             num_workers=self.config.workers,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if self.config.workers else None,
-            worker_init_fn=begin_reading,
+            worker_init_fn=die_with_the_run,
         )
         for read in loader:
             if read.batch is None:
