@@ -121,7 +121,7 @@ def finetune() -> TrainConfig:
     run.data.batch_size = 128
     run.objectives = {"words": lazy(ScoredContrast)(similarity="words")}
     run.optim.lr_scale = {"model.vision": 0.0, "model.text": 0.0, "model.similarities.itc": 0.0}
-    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=1400, precision="auto", checkpoint_every=200)
+    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=700, precision="auto", checkpoint_every=100)
     run.evaluation = EvaluationConfig(k=32, mix=MIX, bank="data/flickr8k-features/train", bank_beta=12.0)
     return run
 
