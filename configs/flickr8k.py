@@ -122,7 +122,9 @@ def finetune() -> TrainConfig:
     run.objectives = {"words": lazy(ScoredContrast)(similarity="words")}
     run.optim.lr_scale = {"model.vision": 0.0, "model.text": 0.0, "model.similarities.itc": 0.0}
     run.run = RunConfig(out="runs/flickr8k-finetuned", steps=700, precision="auto", checkpoint_every=100)
-    run.evaluation = EvaluationConfig(k=32, mix=MIX, bank="data/flickr8k-features/train", bank_beta=12.0)
+    run.evaluation = EvaluationConfig(
+        k=32, mix=MIX, bank="data/flickr8k-features/train", bank_beta=12.0, bank_limit=6000
+    )
     return run
 
 
