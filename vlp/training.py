@@ -38,6 +38,7 @@ from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
 from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
 from vlp.engine.watch import Watch
+from vlp.layers.prompts import own_prompts
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
@@ -174,13 +175,15 @@ def without_weights(value: Any) -> Any:
     return [without_weights(v) for v in value] if isinstance(value, list) else value
 
 
-def load_weights(model: VLModel, folder: Path) -> None:
+def load_weights(model: VLModel, folder: Path, fresh_prompts: bool = False) -> None:
     """Fill a model from a checkpoint of the same architecture; position embeddings are resampled to its image size.
 
+    With `fresh_prompts` prompts (`vlp/layers/prompts.py`) that the checkpoint does not have stay as the seed drew them.
     Raises CheckpointError listing the keys that are missing, unexpected or of another shape.
     """
     state = with_one_dimension(model.state_dict(), read_tensors(folder / MODEL, prefix="model."))
     cast(Any, model.vision).adapt_state(state, "vision.")
+    state = (own_prompts(model) if fresh_prompts else {}) | state
     remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
     check_fit(model.state_dict(), state, folder / MODEL, remedy)
     model.load_state_dict(state)
@@ -267,7 +270,7 @@ def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) 
     task = build_task(config, read_weights=fresh and source is None)
     check_sizes(config, task, tokenizer)
     if source is not None:
-        load_weights(task.model, source)
+        load_weights(task.model, source, fresh_prompts=True)
         task.sync_teacher()
     apply_switches(task, config.run)
     return task

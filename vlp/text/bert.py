@@ -10,6 +10,7 @@ from vlp.layers.bert_weights import bert_embeddings, bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
 from vlp.layers.levels import check_levels
 from vlp.layers.packing import Packing
+from vlp.layers.prompts import Prompts, own_prompts
 from vlp.types import Stream, Tags
 
 
@@ -55,7 +56,7 @@ class BertText(nn.Module):
     `tags` makes room for a second segment (`embed_tags`); `causal` lets a token read no later one (CoCa, Miech 2021).
     With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
     With `levels` a token is what it was after each of these layers (0 the embeddings; the last layer the last of them)
-    side by side: K D numbers for K levels.
+    side by side: K D numbers for K levels. `prompts` learned tokens are read in front of the caption (`Prompts`).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class BertText(nn.Module):
         causal: bool = False,
         levels: Sequence[int] = (),
         eps: float = 1e-12,
+        prompts: int = 0,
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
@@ -90,9 +92,10 @@ class BertText(nn.Module):
             PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout, eps=eps) for _ in range(layers)
         )
         init_transformer(self, width)
+        self.prompts = Prompts(count=prompts, width=width) if prompts else None
         if weights is not None:
             state = read_bert(weights)
-            self.load_state_dict(bert_embeddings(state, tags) | bert_layers(state, 0, layers))
+            self.load_state_dict(bert_embeddings(state, tags) | bert_layers(state, 0, layers) | own_prompts(self))
         for part in self._frozen():
             part.requires_grad_(False)
 
@@ -109,8 +112,10 @@ class BertText(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Stream:
         """(B, L) ids and mask to a stream."""
         rows = Packing.of(mask)
-        reading = rows.causal() if self.causal else rows
         tokens = self.embeddings(ids, rows)
+        if self.prompts is not None:
+            tokens, rows = self.prompts.before(tokens, rows, mask)
+        reading = rows.causal() if self.causal else rows
         reached = [tokens] if 0 in self.levels else []
         for number, layer in enumerate(self.layers, start=1):
             if self.checkpointing and self.training:
@@ -119,7 +124,10 @@ class BertText(nn.Module):
                 tokens = layer(tokens, reading)
             if number in self.levels:
                 reached.append(tokens)
-        return Stream(rows.restore(torch.cat(reached or [tokens], dim=-1), ids.shape[1]), mask)
+        tokens = torch.cat(reached or [tokens], dim=-1)
+        if self.prompts is not None:
+            return Stream(self.prompts.without(tokens, rows, ids.shape[1]), mask)
+        return Stream(rows.restore(tokens, ids.shape[1]), mask)
 
     def embed_tags(self, tags: Tags) -> Stream:
         """(P, T) tags to a stream (P, T, D): their embeddings alone, in the second segment."""
