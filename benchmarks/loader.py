@@ -20,7 +20,8 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -85,12 +86,32 @@ def open_loader(config: DataConfig) -> TrainLoader:
     return TrainLoader(config, Mixture.from_config(config, Tokenizer.from_folder(config.folders[0])))
 
 
-def worker_seconds() -> float:
-    """CPU time of this process's reading processes so far."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    stats = [Path(f"/proc/{child.pid}/stat").read_text() for child in multiprocessing.active_children()]
-    fields = [stat.rsplit(")", 1)[1].split() for stat in stats]  # the name in front may hold spaces
-    return sum(int(user) + int(system) for *_, user, system in (f[:13] for f in fields)) / ticks
+class ReadingProcess:
+    """The loader in one reading process, whose own CPU time is what counts, hand-over included."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.batches = open_loader(replace(config, workers=1)).batches(0)
+        next(self.batches)
+
+    def seconds(self, count: int) -> float:
+        """CPU time of making `count` batches."""
+        start = self._idle()
+        for _ in range(count):
+            next(self.batches)
+        return self._idle() - start
+
+    def _idle(self) -> float:
+        """Its CPU time so far, all threads, when it has filled its queue and waits."""
+        before, now = -1.0, self._spent()
+        while now > before:
+            time.sleep(0.3)
+            before, now = now, self._spent()
+        return now
+
+    def _spent(self) -> float:
+        (process,) = multiprocessing.active_children()
+        threads = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 def rates(folder: Path, pictures: list[bytes], args: argparse.Namespace) -> dict[str, list[float]]:
@@ -105,29 +126,22 @@ def rates(folder: Path, pictures: list[bytes], args: argparse.Namespace) -> dict
     whole = open_loader(config).batches(0)
     plain = WebDatasetBatches(folder, config, Tokenizer.from_folder(folder)).batches()
     sides |= {"loader": lambda: next(whole), "WebDataset + Pillow": lambda: next(plain)}
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    process = ReadingProcess(config)
+    found: dict[str, list[float]] = {name: [] for name in (*sides, "loader, reading process")}
     for turn in range(args.warmup + args.rounds):
-        for name, side in sides.items():
-            start = time.process_time()
-            side()
-            if turn >= args.warmup:
-                found[name].append(args.batch / (time.process_time() - start))
-    found["loader, reading process"] = list(worker_rates(config, args))
+        seconds = {name: cpu_seconds(side) for name, side in sides.items()}
+        seconds["loader, reading process"] = process.seconds(1)
+        if turn >= args.warmup:
+            for name, spent in seconds.items():
+                found[name].append(args.batch / spent)
     return found
 
 
-def worker_rates(config: DataConfig, args: argparse.Namespace) -> Iterator[float]:
-    """Pictures a second of the CPU time of one reading process."""
-    config.workers = 1
-    batches = open_loader(config).batches(0)
-    for _ in range(args.warmup + 2):
-        next(batches)
-    per_turn = 4  # the clock of another process ticks a hundred times a second
-    for _ in range(max(2, args.rounds // per_turn)):
-        start = worker_seconds()
-        for _ in range(per_turn):
-            next(batches)
-        yield per_turn * config.batch_size / (worker_seconds() - start)
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU time that this process spends on it."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def memory(name: str = "VmRSS") -> float:

@@ -1,9 +1,11 @@
 """The two-stream training step against a plain implementation of the same losses, in one process.
 
     python -m benchmarks.step --json benchmarks/results/step.json
+    python -m benchmarks.step --families --json benchmarks/results/families.json
 
 First the two are shown to be equal: losses and every parameter's gradient, dropout off, fp32, hardest negatives.
 Then both train on the same batches in turn, and the ratio of each pair of steps is taken; the median is the figure.
+With `--families` instead: FLOPs and time of a step by its parts, for a system of each architecture.
 """
 
 import argparse
@@ -20,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.families import report as report_families
 from benchmarks.plain import PlainStep
 from configs.parts import two_stream
 from vlp.config import build, lazy
 from vlp.data.mock import caption_lengths
+from vlp.engine.provenance import machine, timestamp
 from vlp.objectives import negatives as negatives_module
 from vlp.task import Task
 from vlp.types import Batch
@@ -156,10 +160,22 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3, help="pairs of steps that do not (default 3)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--fused-attention", action="store_true", help="let the plain step use fused attention too")
+    parser.add_argument("--families", action="store_true", help="a step of each architecture by its parts")
+    parser.add_argument("--published", action="store_true", help="with --families, at published size, not tiny")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if args.families:
+        rows = {
+            "time": timestamp(),
+            "machine": machine(),
+            "published_size": args.published,
+            "rows": report_families(args),
+        }
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=2) + "\n")
+        return
     task = tiny_task(args.queue)
     # The equality batch holds one caption of full length, so both draw their masks on rectangles of one width.
     equality_batch = make_batch(args.batch, args.padded, args.lengths, seed=0)

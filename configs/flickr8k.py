@@ -79,13 +79,17 @@ def model(vision: Any, text: str | None, vision_levels: int = 1, text_levels: tu
     )
 
 
-def config() -> TrainConfig:
-    """Pre-training: ITC alone. The cross-attention waits."""
-    vision = lazy(TimmViT)(
+def vision() -> Any:
+    """The frozen picture encoder, whose output is cached."""
+    return lazy(TimmViT)(
         name=VIT, image_size=224, weights=VISION, frozen_blocks=12, merge=2, levels=list(VISION_LEVELS)
     )
+
+
+def config() -> TrainConfig:
+    """Pre-training: ITC alone. The cross-attention waits."""
     return TrainConfig(
-        model=model(vision, TEXT, len(VISION_LEVELS), TEXT_LEVELS),
+        model=model(vision(), TEXT, len(VISION_LEVELS), TEXT_LEVELS),
         objectives={"itc": lazy(ITC)()},
         data=DataConfig(
             train="data/flickr8k-features/train",
@@ -117,8 +121,10 @@ def finetune() -> TrainConfig:
     run.data.batch_size = 128
     run.objectives = {"words": lazy(ScoredContrast)(similarity="words")}
     run.optim.lr_scale = {"model.vision": 0.0, "model.text": 0.0, "model.similarities.itc": 0.0}
-    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=1400, precision="auto", checkpoint_every=200)
-    run.evaluation = EvaluationConfig(k=32, mix=MIX, bank="data/flickr8k-features/train", bank_beta=12.0)
+    run.run = RunConfig(out="runs/flickr8k-finetuned", steps=700, precision="auto", checkpoint_every=100)
+    run.evaluation = EvaluationConfig(
+        k=32, mix=MIX, bank="data/flickr8k-features/train", bank_beta=12.0, bank_limit=6000
+    )
     return run
 
 

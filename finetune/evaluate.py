@@ -13,7 +13,10 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlp.retrieval.config import EvaluationConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", action="store_true", help="read cached tokens, made by `vlp data features` with this prefix"
     )
     parser.add_argument("--limit", type=int, help="only the first N pictures")
+    parser.add_argument("--fold", type=int, help="also figures over folds of so many pictures (COCO 1K: 1000)")
     parser.add_argument(
-        "--fold", type=int, help="also report folds of this many pictures of the first stage (COCO: 1000)"
+        "--judgments", help="folder with further positives: NAME_image_to_caption.json, NAME_caption_to_image.json"
     )
+    parser.add_argument("--resamples", type=int, help="samples of the pictures for the intervals; 0 = none")
     parser.add_argument("--batch-size", type=int, help="pictures or captions encoded at once")
     parser.add_argument(
         "--precision", choices=("no", "bf16"), default="no", help="bf16: encode and fuse under autocast"
@@ -44,26 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluate, print, write."""
+    """Evaluate, print, write; under a launcher on all processes, which get the same figures whatever their number."""
     import torch
 
     from vlp.data.evaluation import EvaluationSet
     from vlp.engine.checkpoint import resolve
+    from vlp.engine.launch import start_evaluation
     from vlp.retrieval.evaluate import evaluate
+    from vlp.retrieval.shares import Shares
     from vlp.training import load_model, open_bank
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, is_main = start_evaluation()
     model, config, tokenizer = load_model(args.checkpoint)
-    settings = config.evaluation
-    given = {"k": args.k, "wanted_ceiling": args.ceiling, "mix": args.mix, "limit": args.limit}
-    given |= {
-        "first": args.first,
-        "rerank": args.rerank,
-        "bank": args.bank,
-        "batch_size": args.batch_size,
-        "full": args.full or (settings.full and args.first_stage is None),
-    }
-    settings = replace(settings, **{"limit": None} | {k: v for k, v in given.items() if v is not None})
+    settings = settings_of(args, config.evaluation)
     data = replace(config.data, use_features=args.features)
     # the bank is the training set, so cached tokens serve where they are
     bank_config = replace(config, data=replace(config.data, use_features=True), evaluation=settings)
@@ -74,29 +72,23 @@ def main(args: argparse.Namespace) -> int:
         other_data = replace(other_config.data, use_features=args.features)
         first_stage = (other.to(device), EvaluationSet(other_data, args.data, other_tokenizer, settings.limit))
         bank_config, tokenizer = replace(bank_config, data=replace(other_data, use_features=True)), other_tokenizer
+    bank, shares = open_bank(bank_config, tokenizer), Shares.of_launch()
     with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-        report = evaluate(model.to(device), dataset, settings, device, first_stage, open_bank(bank_config, tokenizer))
-    print(report.table())
-    place = resolve(args.checkpoint)
-    record = {"checkpoint": place.name, "precision": args.precision} | report.to_json()
-    if args.fold:
-        record["folds"] = folds(model, dataset, settings.batch_size, device, args.fold)
-    write(args.json or place / f"evaluation-{args.data.name}.json", record)
+        report = evaluate(model.to(device), dataset, settings, device, first_stage, bank, is_main, shares)
+    if is_main:
+        print(report.table())
+        place = resolve(args.checkpoint)
+        record = {"checkpoint": place.name, "precision": args.precision} | report.to_json()
+        write(args.json or place / f"evaluation-{args.data.name}.json", record)
     return 0
 
 
-def folds(model: Any, dataset: Any, batch_size: int, device: Any, fold: int) -> dict[str, dict[str, float]]:
-    """First-stage metrics averaged over contiguous folds of pictures (the COCO 1K protocol)."""
-    from vlp.retrieval.embed import embed
-    from vlp.retrieval.ranks import fold_metrics
-
-    vectors = embed(model, dataset, batch_size, device).vectors
-    if not vectors:
-        raise ValueError("--fold reads the first stage, and this checkpoint has no 'itc'")
-    scores = next(iter(vectors.values())).products()
-    metrics = fold_metrics(scores, dataset.text_image, fold)
-    print(f"first stage over folds of {fold}: rsum {metrics['all']['rsum']:.1f} +- {metrics['all']['rsum spread']:.1f}")
-    return metrics
+def settings_of(args: argparse.Namespace, settings: "EvaluationConfig") -> "EvaluationConfig":
+    """The checkpoint's settings with what the command line changes; a limit for training's evaluations is not kept."""
+    given = {name: getattr(args, name) for name in ("first", "rerank", "k", "mix", "limit", "bank", "batch_size")}
+    given |= {name: getattr(args, name) for name in ("fold", "judgments", "resamples")}
+    given |= {"wanted_ceiling": args.ceiling, "full": args.full or (settings.full and args.first_stage is None)}
+    return replace(settings, **{"limit": None} | {name: value for name, value in given.items() if value is not None})
 
 
 def write(path: Path, record: object) -> None:

@@ -14,26 +14,29 @@ CODE = ("vlp", "pretrain", "finetune", "configs", "data_tools", "benchmarks")
 # From the ground up: a file imports from its own floor and those below, never from above.
 FLOORS = (
     ("vlp.types", "vlp.config", "vlp.layers"),
-    (
-        "vlp.vision",
-        "vlp.text",
-        "vlp.fusion",
-        "vlp.pooling",
-        "vlp.reasoning",
-        "vlp.similarity",
-        "vlp.data",
-        "vlp.engine",
-    ),
+    ("vlp.vision", "vlp.text", "vlp.fusion", "vlp.pooling", "vlp.reasoning", "vlp.data", "vlp.engine"),
+    ("vlp.similarity",),
     ("vlp.model",),
     ("vlp.view",),
-    ("vlp.teacher",),
+    ("vlp.teacher", "vlp.gradient_cache"),
     ("vlp.objectives",),
     ("vlp.task",),
     ("vlp.loading", "vlp.trial"),
     ("vlp.retrieval",),
     ("vlp.training",),
     ("vlp.interop",),
-    ("vlp", "vlp.cli", "vlp.show_config", "vlp.systems", "pretrain", "finetune", "configs", "data_tools", "benchmarks"),
+    (
+        "vlp",
+        "vlp.cli",
+        "vlp.show_config",
+        "vlp.systems",
+        "vlp.matching",
+        "pretrain",
+        "finetune",
+        "configs",
+        "data_tools",
+        "benchmarks",
+    ),
 )
 
 # Optional or slow, so imported only inside the function that needs them.

@@ -152,7 +152,7 @@ def test_each_stream_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for name, attribute in (("image", "encode_image"), ("text", "encode_text"), ("prepare", "prepare_image")):
+    for name, attribute in (("image", "see"), ("text", "encode_text"), ("prepare", "prepare_image")):
         monkeypatch.setattr(task.model, attribute, counted(name, getattr(task.model, attribute)))
     task(batch())
     assert calls == {"image": 1, "text": 2, "prepare": 1}  # the second text pass is the masked caption

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tests.systems import SYSTEMS, closeness, fixed_draws, make, padded, rows, tiny, with_shared_pictures
-from vlp import cli, systems
+from vlp import cli, matching, systems
 from vlp.config import from_json, load_config, to_json
 
 EACH = pytest.mark.parametrize("name", SYSTEMS)
@@ -62,18 +62,6 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         found |= {n: True for n, p in task.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
         task.after_step()
     assert not [n for n, there in found.items() if not there]
-
-
-@EACH
-def test_pictures_pass_the_network_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, batch = make(name)
-    if not hasattr(task.model.vision, "cells"):
-        pytest.skip("its vision part hides no tokens behind a network")
-    task.mix, calls = None, []
-    whole = type(task.model.vision).cells
-    monkeypatch.setattr(type(task.model.vision), "cells", lambda part, b: calls.append(part) or whole(part, b))
-    task(batch)
-    assert len(calls) == 1
 
 
 @EACH
@@ -132,7 +120,8 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    assert DOCS.read_text() == systems.page([systems.describe(name) for name in SYSTEMS]), (
+    ways = matching.table([matching.describe(name) for name in matching.names()])
+    assert DOCS.read_text() == systems.page([systems.describe(name) for name in SYSTEMS]) + ways, (
         "docs/systems.md is out of date: run `vlp systems --write docs/systems.md`"
     )
 

@@ -1,6 +1,7 @@
 """Wiring: what starts a run, what is refused before it starts, what a checkpoint gives back."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from vlp import training
 from vlp.config import ConfigError, Lazy, from_json, lazy, to_json
 from vlp.data.errors import DataError
 from vlp.engine.checkpoint import CheckpointError, newest
-from vlp.engine.tensors import read_tensors
+from vlp.engine.manifest import write_manifest
+from vlp.engine.tensors import read_tensors, write_tensors
 from vlp.training import TrainConfig, load_model, load_weights, without_weights
 
 
@@ -83,6 +85,34 @@ def test_init_starts_model_and_teacher_from_the_checkpoint(trained: Path, data: 
     for name, value in before.items():
         assert torch.equal(state[f"model.{name}"], value)
         torch.testing.assert_close(state[f"teacher.copy.model.{name}"], value)
+
+
+def in_the_older_form(run: Path) -> None:
+    """Temperatures without a dimension, as checkpoints held them before."""
+    folder = cast(Path, newest(run))
+    for name in ("model", "optimizer"):
+        path = folder / f"{name}.safetensors"
+        tensors = read_tensors(path)
+        old = {k: t.squeeze() if k.endswith("logit_scale") else t for k, t in tensors.items()}
+        assert any(t.shape != tensors[k].shape for k, t in old.items())
+        write_tensors(path, old)
+    (folder / "manifest.json").unlink()
+    write_manifest(folder)
+
+
+def test_a_checkpoint_with_temperatures_of_the_older_form_is_read_and_resumed(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
+    finals = []
+    for name in ("new", "old"):
+        run = shutil.copytree(trained, tmp_path / name)
+        if name == "old":
+            in_the_older_form(run)
+            assert load_model(run)[0].contrast.logit_scale.shape == (1,)
+        with pytest.warns(UserWarning, match="changed, so the run is not an exact repeat"):
+            training.run(small_config(data, run, steps=3), resume=True)
+        finals.append([(run / "step-00000003" / f"{n}.safetensors").read_bytes() for n in ("model", "optimizer")])
+    assert finals[0] == finals[1]
 
 
 def test_another_image_size_resamples_positions(trained: Path, data: Path) -> None:

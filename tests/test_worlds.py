@@ -36,11 +36,13 @@ MOMENTS = (  # of one rank's life; those of a checkpoint are rank 0's alone
 )
 
 
-def work(data: str, out: str, resume: bool, workers: int, kill: tuple[int, str, str, int] | None) -> None:
+def work(
+    data: str, out: str, resume: bool, workers: int, kill: tuple[int, str, str, int] | None, steps: int = STEPS
+) -> None:
     """Teacher, queue, masks, dropout and crops; rank `kill[0]` dies just before a call."""
     if kill is not None and kill[0] == int(os.environ.get("RANK", "0")):
         Kill(OWNERS[kill[1]], *kill[2:]).arm()
-    config = small_config(data, out, steps=STEPS, checkpoint_every=4, eval_every=0, keep=2, checkpoint_async=True)
+    config = small_config(data, out, steps=steps, checkpoint_every=4, eval_every=0, keep=2, checkpoint_async=True)
     config.data.workers = workers
     training.run(config, resume=resume)
 
@@ -104,6 +106,32 @@ def test_killed_ranks_resume_bitwise(
     ranks.finish(ranks.start(2, out, work, str(data), str(out), True, workers, None), out)
     assert lines(out) == lines(unbroken)
     assert final(out, STEPS) == final(unbroken, STEPS)
+
+
+LATER = 60  # fifty steps after a kill in the tenth
+
+
+@pytest.fixture(scope="module")
+def long_unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("long") / "run"
+    ranks.finish(ranks.start(2, out, work, str(data), str(out), False, 0, None, LATER), out)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "rank"), [(0, 1), (2, 0)])
+def test_the_fifty_steps_after_a_kill_are_those_of_the_unbroken_run(
+    workers: int, rank: int, data: Path, long_unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    kill = (rank, "task", "forward", 10)
+    codes = ranks.finish(ranks.start(2, out, work, str(data), str(out), False, workers, kill, LATER), out, code=None)
+    assert codes[rank] == -signal.SIGKILL
+    assert progress(out) < 10
+    ranks.finish(ranks.start(2, out, work, str(data), str(out), True, workers, None, LATER), out)
+    assert lines(out) == lines(long_unbroken)
+    assert len([record for record in lines(out) if "loss" in record]) == LATER
+    assert final(out, LATER) == final(long_unbroken, LATER)
 
 
 # ---------------------------------------------------------------- another number of ranks

@@ -17,10 +17,11 @@ from torch import Tensor
 from vlp.config import build, from_json
 from vlp.data.collate import collate
 from vlp.data.config import DataConfig
-from vlp.data.images import decode, normalise, resize
+from vlp.data.images import decode, resize
 from vlp.data.tokenizer import Tokenizer
-from vlp.engine.tensors import check_fit, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
 from vlp.model import VLModel
+from vlp.similarity.kinds import kind_of
 from vlp.types import Batch, Sample, Stream
 
 FORMAT, VERSION = "vlp-export", 1
@@ -45,7 +46,7 @@ def load_exported(folder: Path | str, device: str | None = None) -> "RetrievalMo
         std=tuple(prepared["std"]),
     )
     model = cast(VLModel, build(from_json(record["model"])))
-    state = read_tensors(place / MODEL)
+    state = with_one_dimension(model.state_dict(), read_tensors(place / MODEL))
     check_fit(model.state_dict(), state, place / MODEL, "export the checkpoint again with this version of vlp")
     model.load_state_dict(state)
     return RetrievalModel(
@@ -53,6 +54,7 @@ def load_exported(folder: Path | str, device: str | None = None) -> "RetrievalMo
         tokenizer=Tokenizer.from_folder(place),
         data=data,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        mix=record.get("mix", 0.0),
         fingerprint=json.dumps([record["weights_sha256"], prepared], sort_keys=True),
     )
 
@@ -93,12 +95,14 @@ class RetrievalModel:
         tokenizer: Tokenizer,
         data: DataConfig,
         device: torch.device | str = "cpu",
+        mix: float = 0.0,
         fingerprint: str = "",
     ) -> None:
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
         self.data = data
         self.device = torch.device(device)
+        self.mix = mix  # of the first stage's logit in re-ranking (`EvaluationConfig.mix`)
         self.fingerprint = fingerprint  # of weights and preprocessing: equal fingerprints give equal embeddings
 
     @property
@@ -107,9 +111,15 @@ class RetrievalModel:
         return "itc" in self.model.similarities
 
     @property
+    def matcher(self) -> str | None:
+        """The similarity that looks at picture and text together: a fused head, else one of tokens with tokens."""
+        kinds = {kind_of(part): name for name, part in self.model.similarities.items()}
+        return kinds.get("fused", kinds.get("pairwise"))
+
+    @property
     def matches(self) -> bool:
-        """Whether a fused head reads picture and text together ("itm")."""
-        return "itm" in self.model.similarities
+        """Whether there is such a similarity."""
+        return self.matcher is not None
 
     def encode_images(self, images: Picture | Sequence[Picture], batch_size: int = 64) -> Tensor:
         """(B, E) rows of length 1. Raises ValueError for an unreadable picture, or a model without "itc"."""
@@ -122,13 +132,13 @@ class RetrievalModel:
         return self._joined(contrast.embed_text(stream) for stream in self._text_streams(_texts(texts), batch_size))
 
     def score(self, images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> Tensor:
-        """(B, C): cosine similarity, or for a model without "itc" the fused log-odds of every pair."""
+        """(B, C): cosine similarity, and for a model without "itc" the logit of every pair (`match_all`)."""
         if self.embeds:
             return self.encode_images(images) @ self.encode_texts(texts).T
         return self.match_all(images, texts)
 
     def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str], batch_size: int = 64) -> Tensor:
-        """(R,) fused log-odds that picture and text of each pair belong together. One picture or text serves all."""
+        """(R,) logits that picture and text of each pair belong together. One picture or text serves all."""
         pictures, sentences = _images(images), _texts(texts)
         rows = max(len(pictures), len(sentences))
         if {len(pictures), len(sentences)} - {1, rows}:
@@ -137,22 +147,40 @@ class RetrievalModel:
             return self.match_all(pictures, sentences, batch_size)[0]
         if len(sentences) == 1:
             return self.match_all(pictures, sentences, batch_size)[:, 0]
+        if not self._fused():
+            return torch.cat([self.match_all(*pair)[0] for pair in zip(pictures, sentences, strict=True)])
         blocks = zip(self._prepared(pictures, batch_size), self._text_streams(sentences, batch_size), strict=True)
         return self._joined(
-            self.model.match(text, prepared, torch.arange(count, device=self.device))
+            self.model.match(text, prepared, torch.arange(count, device=self.device), by=str(self.matcher))
             for (prepared, count), text in blocks
         )
 
     def match_all(
         self, images: Picture | Sequence[Picture], texts: str | Sequence[str], batch_size: int = 64
     ) -> Tensor:
-        """(B, C) fused log-odds of every pair. B x C passes through the fusion: for shortlists and small sets."""
+        """(B, C) logits of every pair by `matcher`, each of which is looked at: for shortlists and small sets.
+
+        Raises ValueError for a model that only compares embeddings.
+        """
+        fused, pictures = self._fused(), _images(images)
         with torch.inference_mode():
             blocks = list(self._text_streams(_texts(texts), batch_size))
+        if not fused:
+            similarity: Any = self.model.similarities[str(self.matcher)]
+            return self._joined(
+                torch.cat([similarity.scores(stream, text) for text in blocks], dim=1)
+                for stream in self._image_streams(pictures, batch_size)
+            )
         return self._joined(
             torch.cat([self._grid(prepared, count, text, batch_size) for text in blocks], dim=1)
-            for prepared, count in self._prepared(_images(images), batch_size)
+            for prepared, count in self._prepared(pictures, batch_size)
         )
+
+    def _fused(self) -> bool:
+        """Whether pairs go through the fusion."""
+        if self.matcher is None:
+            raise ValueError("this model has no similarity that looks at pairs; compare embeddings with score()")
+        return kind_of(self.model.similarities[self.matcher]) == "fused"
 
     def _grid(self, prepared: Any, count: int, text: Stream, batch_size: int) -> Tensor:
         """Log-odds of `count` prepared pictures with all texts of a block, `batch_size` pairs at a time."""
@@ -162,20 +190,17 @@ class RetrievalModel:
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
             rows = Stream(text.tokens[part % texts], text.mask[part % texts])
-            scores.append(self.model.match(rows, prepared, part // texts))
+            scores.append(self.model.match(rows, prepared, part // texts, by=str(self.matcher)))
         return torch.cat(scores).view(count, texts)
 
     def _prepared(self, pictures: Sequence[Picture], batch_size: int) -> Iterator[tuple[Any, int]]:
         """The fusion's work on each block of pictures, and how many they are."""
-        if not self.matches:
-            raise ValueError("this model has no fused head 'itm'; compare embeddings with score()")
         for stream in self._image_streams(pictures, batch_size):
             yield self.model.prepare_image(stream), stream.mask.shape[0]
 
     def _image_streams(self, pictures: Sequence[Picture], batch_size: int) -> Iterator[Stream]:
         for start in range(0, len(pictures), batch_size):
-            tensors = [normalise(resize(read_picture(p), self.data.image_size), self.data)
-                       for p in pictures[start : start + batch_size]]  # fmt: skip
+            tensors = [resize(read_picture(p), self.data.image_size) for p in pictures[start : start + batch_size]]
             cls = self.tokenizer.cls_id
             yield self.model.encode_image(self._batch([Sample("", -1, -1, [cls], [-1], image=t) for t in tensors]))
 
@@ -186,7 +211,7 @@ class RetrievalModel:
             yield self.model.encode_text(batch.text_ids, batch.text_mask)
 
     def _batch(self, samples: list[Sample]) -> Batch:
-        return collate(samples, self.tokenizer.pad_id).to(self.device)
+        return collate(samples, self.tokenizer.pad_id, self.data.normalisation).to(self.device)
 
     @torch.inference_mode()
     def _joined(self, blocks: Iterator[Tensor]) -> Tensor:

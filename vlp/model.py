@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vlp.similarity.cosine import CosineSimilarity
 from vlp.similarity.kinds import kind_of
 from vlp.similarity.matching import MatchingHead
-from vlp.types import Batch, Fused, Stream
+from vlp.types import Batch, Fused, Stream, Tags
 
 
 class VLModel(nn.Module):
@@ -38,25 +38,24 @@ class VLModel(nn.Module):
         self.tags = tags
         self.similarities = nn.ModuleDict(similarities)
 
-    def cells(self, batch: Batch) -> Tensor | None:
-        """(P, N, F): what a vision part that hides tokens late (`GridCNN`, `SwinParser`, `PatchCNN`,
-        `VisualDictionary`) makes of the pictures before it hides any; None for other parts."""
-        part = cast(Any, self.vision)
-        return cast(Tensor, part.cells(batch)) if hasattr(part, "cells") else None
+    def encode_image(self, batch: Batch) -> Stream:
+        """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
+        return self.with_tags(self.see(batch), batch.tags)
 
-    def encode_image(self, batch: Batch, cells: Tensor | None = None) -> Stream:
-        """Pictures, regions or cached features of a batch to a stream (B, N, D); from the `cells` of its pictures where
-        they were made before."""
-        part = cast(Any, self.vision)
-        stream = cast(Stream, part(batch) if cells is None else part.embed(cells, batch.hidden))
+    def see(self, batch: Batch) -> Stream:
+        """The vision part's stream alone."""
+        return cast(Stream, self.vision(batch))
+
+    def with_tags(self, stream: Stream, tags: Tags | None) -> Stream:
+        """The tags of the same pictures in front of their tokens, if the model reads tags."""
         if not self.tags:
             return stream
-        if batch.tags is None:
+        if tags is None:
             raise ValueError(
                 "this model reads tags with a picture; set data.use_tags=true and give shards that hold them"
             )
-        tags = cast(Any, self.text).embed_tags(batch.tags)
-        return Stream(torch.cat([tags.tokens, stream.tokens], 1), torch.cat([tags.mask, stream.mask], 1))
+        words = cast(Any, self.text).embed_tags(tags)
+        return Stream(torch.cat([words.tokens, stream.tokens], 1), torch.cat([words.mask, stream.mask], 1))
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:
         """(C, L) ids and mask to a stream (C, L, D)."""

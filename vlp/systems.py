@@ -1,6 +1,7 @@
 """`vlp systems`: every published system that is a config, and whether it still builds and trains.
 
-A system is a file of `configs/systems/` with `SYSTEM` (its facts), `config()` (published size) and `tiny()`.
+A system is a file of `configs/systems/` with `SYSTEM` (its facts), `config()` (published size) and `tiny()`; ways of
+matching (`configs/finetune/`, `vlp/matching.py`) follow behind.
 """
 
 import argparse
@@ -31,22 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """List, check or write. Raises ConfigError for a name that is no system."""
+    from vlp import matching
     from vlp.config import ConfigError
 
-    unknown = sorted(set(args.names) - set(names()))
+    unknown = sorted(set(args.names) - set(names()) - set(matching.names()))
     if unknown:
-        raise ConfigError(f"no system {', '.join(unknown)} in configs/systems; there are {', '.join(names())}")
+        known = ", ".join(names() + matching.names())
+        raise ConfigError(f"no system {', '.join(unknown)} in configs/systems or configs/finetune; there are {known}")
     faults = 0
     described = []
-    for name in args.names or names():
+    for name in [name for name in args.names or names() if name in names()]:
         row = describe(name)
         described.append(row)
         trial = try_tiny(name) if args.check else ""
         faults += "without gradient" in trial
         print(f"{name:<16} {row.ours:7.1f} M {row.difference:>8}  {row.objectives:<40} {trial}", flush=True)
+    ways = [matching.describe(name) for name in args.names or matching.names() if name in matching.names()]
+    for way in ways:
+        trial = try_tiny(way.name, "finetune") if args.check else ""
+        faults += "without gradient" in trial
+        print(f"{matching.line(way)} {trial}", flush=True)
     if args.write:
         part = args.write.with_name(f"{args.write.name}.part")
-        part.write_text(page(described))
+        part.write_text(page(described) + matching.table(ways))
         os.replace(part, args.write)
     return int(faults > 0)
 
@@ -92,7 +100,7 @@ def describe(name: str) -> Row:
     return Row(name, facts, ours, difference, objectives)
 
 
-def try_tiny(name: str) -> str:
+def try_tiny(name: str, folder: str = "systems") -> str:
     """One forward and backward of the tiny form on a batch of its true input types, and how it went."""
     import torch
 
@@ -100,7 +108,7 @@ def try_tiny(name: str) -> str:
     from vlp.training import build_task
     from vlp.trial import trial_batch
 
-    config = load_config(f"configs.systems.{name}:tiny")
+    config = load_config(f"configs.{folder}.{name}:tiny")
     task = build_task(config, read_weights=False)
     batch = trial_batch(task, config.data, FEW, int(task.model.text.vocab_size), 0)  # type: ignore[arg-type]
     start = time.perf_counter()

@@ -6,7 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vlp import gradient_cache
 from vlp.engine.seeds import step_seed
+from vlp.gradient_cache import CachedContrast, Embedded
 from vlp.model import VLModel
 from vlp.teacher import Teacher
 from vlp.types import Batch, Loss
@@ -47,12 +49,16 @@ class Task(nn.Module):
             teacher.attach(model, _heads(objectives))
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, batch: Batch) -> Loss:
-        """Weighted sum of the objectives on one batch, with every objective's report."""
-        view = View(self.model, batch, momentum=self.teacher, whole_rows=self.whole_rows)
+    def forward(self, batch: Batch, cache: CachedContrast | None = None) -> Loss:
+        """Weighted sum of the objectives on one batch, with every objective's report. Those in `cache` are taken from
+        there: their values are of the whole step."""
+        view = self._view(batch)
         drawn = self.drawn()
-        losses = {name: cast(Loss, self.objectives[name](view)) for name in drawn}
+        pull = None if cache is None else gradient_cache.drive(view, cache)
+        cached = {} if cache is None else cache.losses
+        losses = {name: cached[name] if name in cached else cast(Loss, self.objectives[name](view)) for name in drawn}
         value = torch.stack([self._weight(name) * loss.value for name, loss in losses.items()]).sum()
+        value = value if pull is None else value + pull
         if len(drawn) < len(self.objectives):
             value = value + 0.0 * torch.stack([p.reshape(-1)[0] for p in self.parameters() if p.requires_grad]).sum()
         report = {key: v for loss in losses.values() for key, v in loss.report.items()}
@@ -67,6 +73,20 @@ class Task(nn.Module):
         names, shares = zip(*self.mix.items(), strict=True)
         random = Random(step_seed(self.mix_seed, int(cast(Tensor, self.mix_steps)), 0, 0))
         return random.choices(names, shares)
+
+    def cacheable(self) -> dict[str, nn.Module]:
+        """The objectives of this step that read nothing but embeddings, so that gradient caching applies to them."""
+        return {name: self.objectives[name] for name in self.drawn() if embeddings_alone(self.objectives[name])}
+
+    def embed(self, batch: Batch) -> Embedded:
+        """A micro batch's embeddings, for `contrast`."""
+        return gradient_cache.embed(self._view(batch))
+
+    def contrast(self, parts: list[Embedded]) -> list[CachedContrast]:
+        """The cache of each micro batch of a step, once all are embedded; for `forward`."""
+        self._tell("discard_step")  # what the embedding left for `after_step` comes again with each forward
+        read = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return gradient_cache.contrast(self.model, self.teacher, self.cacheable(), read, parts)
 
     def after_step(self) -> None:
         """Once an optimizer step: teacher and queue, running statistics, dictionaries, the mix's step, temperatures."""
@@ -93,6 +113,9 @@ class Task(nn.Module):
         if self.teacher is not None:
             self.teacher.sync()
 
+    def _view(self, batch: Batch) -> View:
+        return View(self.model, batch, momentum=self.teacher, whole_rows=self.whole_rows)
+
     def _weight(self, name: str) -> float:
         return cast(float, self.objectives[name].weight)
 
@@ -111,3 +134,8 @@ class Task(nn.Module):
 def _heads(objectives: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Objectives' heads that the teacher copies, to give soft targets."""
     return {name: cast(nn.Module, o.head) for name, o in objectives.items() if hasattr(o, "head")}
+
+
+def embeddings_alone(objective: nn.Module) -> bool:
+    """Whether an objective reads nothing of a view but its embeddings and image ids."""
+    return bool(getattr(objective, "embeddings_alone", False))

@@ -85,7 +85,8 @@ class Teacher(nn.Module):
         ours = list(self.copy.parameters())
         theirs = [p for part in self.source for p in part.parameters()]
         moving = [(o, t) for o, t in zip(ours, theirs, strict=True) if t.requires_grad]
-        torch._foreach_lerp_([held(o) for o, _ in moving], [held(t) for _, t in moving], 1 - self.momentum)
+        parts = [pair for o, t in moving for pair in zip(held(o), held(t), strict=True)]
+        torch._foreach_lerp_([o for o, _ in parts], [t for _, t in parts], 1 - self.momentum)
         self._copy_buffers()
         for image, text, ids in pending if self.has_queue else []:
             self._push(image, text, ids)

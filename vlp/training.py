@@ -19,6 +19,7 @@ from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
 from vlp.data.mixture import Mixture
+from vlp.data.on_device import shown
 from vlp.data.stream_loader import StreamLoader, is_remote
 from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint, launch
@@ -35,11 +36,13 @@ from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
 from vlp.engine.sharding import restore_optimizer
 from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
-from vlp.engine.tensors import check_fit, read_tensors
+from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
+from vlp.engine.watch import Watch
+from vlp.layers.prompts import own_prompts
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
-from vlp.task import Task
+from vlp.task import Task, embeddings_alone
 from vlp.teacher import Teacher
 from vlp.trial import try_task
 from vlp.types import Batch
@@ -82,6 +85,7 @@ def _run(
     begin = launch.same_everywhere(accelerator, lambda: find_start(Path(config.run.out), resume))
     if not config.data.folders:
         raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
+    check_mix(config, accelerator)
     tokenizer = Tokenizer.from_folder(config.data.tokenizer or config.data.folders[0])
     loader = _loader(config, tokenizer, accelerator)
     task = _task(config, begin, tokenizer)
@@ -92,8 +96,8 @@ def _run(
     state = {} if begin is None else _restore(begin, task, guard, config, accelerator)
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it
-        batches = _primed(reading)
-        meter = _meter(config.run, task, next(batches), accelerator)
+        batches = shown(_primed(reading), accelerator.device)
+        meter = _meter(config.run, task, next(batches), accelerator, start)
         micro_batch = config.data.batch_size // (accelerator.num_processes * config.run.accumulate)
         wrapped, optimizer = launch.wrap(
             accelerator, task, adamw, run=config.run, micro_batch=micro_batch, clip=config.optim.clip
@@ -125,7 +129,8 @@ def _run(
             signals=signals,
             metrics=state.get("metrics", {}),
         )
-        with session.recorded():
+        ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        with session.recorded(), Watch(meter, **ranks, timeout=config.run.timeout, ended=session.late):
             last = train(
                 task=wrapped,
                 inner=task,
@@ -152,9 +157,12 @@ def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
     parts = {"model": config.model, "objectives": config.objectives, "teacher": config.teacher}
     try:
         made = build(parts if read_weights else without_weights(parts))
-        return Task(**made, mix=config.mix, mix_seed=config.run.seed)
+        task = Task(**made, mix=config.mix, mix_seed=config.run.seed)
     except (ValueError, OSError) as error:
         raise ConfigError(f"the config's parts cannot be built: {error}") from error
+    if config.run.gradient_cache and not any(embeddings_alone(o) for o in task.objectives.values()):
+        raise ConfigError("run.gradient_cache joins the contrast of embeddings, and no objective is one; leave it out")
+    return task
 
 
 def without_weights(value: Any) -> Any:
@@ -167,13 +175,15 @@ def without_weights(value: Any) -> Any:
     return [without_weights(v) for v in value] if isinstance(value, list) else value
 
 
-def load_weights(model: VLModel, folder: Path) -> None:
+def load_weights(model: VLModel, folder: Path, fresh_prompts: bool = False) -> None:
     """Fill a model from a checkpoint of the same architecture; position embeddings are resampled to its image size.
 
+    With `fresh_prompts` prompts (`vlp/layers/prompts.py`) that the checkpoint does not have stay as the seed drew them.
     Raises CheckpointError listing the keys that are missing, unexpected or of another shape.
     """
-    state = read_tensors(folder / MODEL, prefix="model.")
+    state = with_one_dimension(model.state_dict(), read_tensors(folder / MODEL, prefix="model."))
     cast(Any, model.vision).adapt_state(state, "vision.")
+    state = (own_prompts(model) if fresh_prompts else {}) | state
     remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
     check_fit(model.state_dict(), state, folder / MODEL, remedy)
     model.load_state_dict(state)
@@ -212,6 +222,14 @@ def check_sizes(config: TrainConfig, task: Task, tokenizer: Tokenizer | None) ->
             raise ConfigError(f"objectives.{name}.mask_id is not the tokenizer's [MASK], {tokenizer.mask_id}; set it")
 
 
+def check_mix(config: TrainConfig, accelerator: Accelerator) -> None:
+    """Raise ConfigError for a mix where no rank has the whole model: what a step leaves out could not be gathered."""
+    if config.mix is not None and launch.cuts_weights(accelerator):
+        raise ConfigError(
+            "mix draws one objective a step, which FSDP2 and ZeRO-3 cannot do; set mix=null, or use ZeRO-2"
+        )
+
+
 # ---------------------------------------------------------------- the steps of `run`
 
 
@@ -234,15 +252,15 @@ def _primed(batches: Iterator[Batch]) -> Iterator[Batch]:
     return chain([first, first], batches)
 
 
-def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator) -> Meter:
+def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator, start: int) -> Meter:
     """A meter that knows FLOPs, where a whole step fits beside the whole model: not when parameters are sharded."""
     sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
     if not run.mfu or sharded or accelerator.scaler is not None:
-        return Meter()
+        return Meter(taken=start)
     with accelerator.autocast():
         flops = count_flops(task, batch.to(accelerator.device))
     peak = peak_flops(accelerator.device, accelerator.mixed_precision)
-    return Meter(flops_per_sample=flops, peak_flops=peak)
+    return Meter(flops_per_sample=flops, peak_flops=peak, taken=start)
 
 
 def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:
@@ -252,7 +270,7 @@ def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) 
     task = build_task(config, read_weights=fresh and source is None)
     check_sizes(config, task, tokenizer)
     if source is not None:
-        load_weights(task.model, source)
+        load_weights(task.model, source, fresh_prompts=True)
         task.sync_teacher()
     apply_switches(task, config.run)
     return task
@@ -265,7 +283,7 @@ def _restore(begin: Path, task: Task, guard: Guard, config: TrainConfig, acceler
         text = f"resuming {begin} with another config: {', '.join(changed)} changed, so the run is not an exact repeat"
         warnings.warn(text, stacklevel=3)
     remedy = f"resume with the config of the run, or start another with init={begin}"
-    tensors = read_tensors(begin / MODEL)
+    tensors = with_one_dimension(task.state_dict(), read_tensors(begin / MODEL))
     check_fit(task.state_dict(), tensors, begin / MODEL, remedy)
     task.load_state_dict(tensors)
     state = checkpoint.read_state(begin)
@@ -281,8 +299,8 @@ def _measure(
     """Zero-shot retrieval on data.val, or None where there is none."""
     if not config.data.val:
         return None
-    if accelerator.distributed_type is DistributedType.FSDP:
-        text = "no evaluation during this run: FSDP's weights are cut; use `vlp evaluate` on its checkpoints"
+    if launch.cuts_weights(accelerator):
+        text = "no evaluation during this run, whose weights are cut among the ranks; `vlp evaluate` its checkpoints"
         warnings.warn(text, stacklevel=3)
         return None
     dataset = EvaluationSet(config.data, config.data.val, tokenizer, limit=config.evaluation.limit)

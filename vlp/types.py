@@ -10,6 +10,7 @@ M masked positions
 Masks are boolean and True means present, everywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -46,6 +47,18 @@ class Graph:
     region: Tensor  # (B, L) int64: row of the one region that the phrase names; -1 none, unknown or several
 
 
+@dataclass
+class Boxes:
+    """What is still to be done with cut-out parts of pictures, each in the upper left corner of its row of `image`."""
+
+    height: Tensor  # (P,) int64, pixels of the part
+    width: Tensor  # (P,) int64
+    operations: Tensor  # (P, K) int64: which of RandAugment's, one after another
+    strengths: Tensor  # (P, K) float64
+    mirrored: Tensor  # (P,) bool
+    size: int  # pixels a side to resize to
+
+
 KINDS = ("none", "object", "attribute", "relation")
 
 
@@ -61,18 +74,19 @@ class Batch:
     # (P, 3, height, width) float, normalised; P = B unless pairs share pictures. From the loader uint8, which is a
     # quarter of the memory to hand from process to process and to the device; `to` normalises it there.
     image: Tensor | None = None
-    features: Tensor | None = None  # (P, N, D) cached output of a frozen vision prefix, used instead of `image`
+    features: Tensor | None = None  # (P, N, D) output of the vision part's first stage, used instead of `image`
+    text_features: Tensor | None = None  # (B, L, D) stored output of a frozen text encoder, used instead of it
     regions: Regions | None = None
     tags: Tags | None = None
     graph: Graph | None = None
-    hidden: Tensor | None = None  # (P, N) bool: image tokens that an objective hides, where the vision part can
+    boxes: Boxes | None = None  # where `image` waits for data/on_device.py: (P, 3, tallest, widest) uint8
     image_row: Tensor | None = None  # (B,) int64: the row of image, features and regions that each pair has; None = own
     keys: list[str] = field(default_factory=list)  # shard key of each sample, for reports
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std for uint8 pictures
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The same batch with every tensor on `device`, and pictures normalised."""
-        moved: Batch = _move(self, device, non_blocking)
+        moved: Batch = each(self, Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking))
         if moved.image is not None and moved.image.dtype == torch.uint8:
             assert moved.normalisation is not None
             moved.image = normalised(moved.image, *moved.normalisation)
@@ -107,6 +121,15 @@ class Loss:
     report: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Box:
+    """What is still to be done with a cut-out part of a picture."""
+
+    operations: tuple[tuple[int, float], ...]  # number and strength of each of RandAugment's
+    mirrored: bool
+    size: int
+
+
 @dataclass
 class Sample:
     """One decoded image-text pair, before collation."""
@@ -119,6 +142,7 @@ class Sample:
     image: Tensor | None = None  # (3, height, width) uint8, or float and normalised
     features: Tensor | None = None  # (N, D)
     regions: Regions | None = None  # without the batch dimension
+    box: Box | None = None  # where `image` is a cut-out part
     tag_ids: list[int] | None = None
     graph: list[tuple[int, int, int, int]] | None = None  # kind, node, phrase and region of each piece
 
@@ -131,10 +155,10 @@ def normalised(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     return picture.contiguous().float().sub_(shift).div_(scale)
 
 
-def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
+def each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A dataclass with `change` made to every `kind` in it, at any depth of dataclasses."""
+    if isinstance(value, kind):
+        return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        moved = {f.name: _move(getattr(value, f.name), device, non_blocking) for f in fields(value)}
-        return replace(value, **moved)
+        return replace(value, **{f.name: each(getattr(value, f.name), kind, change) for f in fields(value)})
     return value

@@ -57,12 +57,17 @@ def shared(make: Callable[[Any], Made]) -> cached_property[Made]:
 
 
 class View:
-    """A model looking at a batch. `teacher` is a View of the momentum model, or None."""
+    """A model looking at a batch. `teacher` is a View of the momentum model, or None.
+
+    Where objectives ask a vision part for its first stage (`hidden_features`), that is made once and goes with the
+    view's batch as `features`; of a part that parses (`SwinParser`), `attention` (P, N, N) comes from the same pass.
+    """
 
     def __init__(self, model: VLModel, batch: Batch, *, momentum: Any | None = None, whole_rows: bool = False) -> None:
         self.model = model
-        self.batch = batch
+        self.raw = batch
         self.with_gradient = torch.is_grad_enabled()
+        self.batch, self.attention = _first_stage(model, batch)
         self.momentum = momentum
         self.whole_rows = whole_rows
         self._matched: dict[Negatives, tuple[Rows, Stream, Fused | None, Tensor]] = {}
@@ -70,25 +75,28 @@ class View:
     @cached_property
     def teacher(self) -> "View | None":
         """The same batch seen by the momentum model."""
-        return None if self.momentum is None else View(self.momentum.model, self.batch)
+        return None if self.momentum is None else View(self.momentum.model, self.raw)
+
+    @shared
+    def seen(self) -> Stream:
+        """What the vision part alone makes of the pictures, (P, N, D); the image stream where there are no tags."""
+        return self.model.see(self.batch)
 
     @shared
     def image(self) -> Stream:
         """The image stream, (P, N, D): each picture once, however many pairs it is in (`Batch.image_row`)."""
-        return self.model.encode_image(self.batch, self.cells)
+        return self.model.with_tags(self.seen, self.batch.tags)
 
-    @shared
-    def cells(self) -> Tensor | None:
-        """(P, N, F) of a vision part that hides late, the one pass of its network; None for other parts."""
-        return self.model.cells(self.batch)
-
-    def image_hiding(self, hidden: Tensor) -> Stream:
-        """The image stream with the tokens `hidden` (P, N) hidden."""
-        return self.model.encode_image(replace(self.batch, hidden=hidden), self.cells)
+    def hiding(self, hidden: Tensor) -> Stream:
+        """The image stream with the tokens `hidden` (P, N) bool of the vision part hidden; tags stay."""
+        vision: Any = self.model.vision
+        return self.model.with_tags(vision.hide(self.seen, hidden), self.batch.tags)
 
     @shared
     def text(self) -> Stream:
-        """The text stream of the unmasked captions, (B, L, D)."""
+        """The text stream of the unmasked captions, (B, L, D): made, or as a frozen encoder once made it."""
+        if self.batch.text_features is not None:
+            return Stream(self.batch.text_features, self.batch.text_mask)
         return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
 
     @shared
@@ -154,3 +162,11 @@ class View:
             fused = self.model.fuse(texts, self.prepared, image_index)
             return fused, fused.summary
         return None, self.model.summarize(texts, self.prepared, image_index)
+
+
+def _first_stage(model: VLModel, batch: Batch) -> tuple[Batch, Tensor | None]:
+    vision: Any = getattr(model, "vision", None)
+    if batch.image is None or batch.features is not None or not hasattr(vision, "hidden_features"):
+        return batch, None
+    features, attention = vision.parsed(batch) if hasattr(vision, "parsed") else (vision.hidden_features(batch), None)
+    return replace(batch, features=features), attention

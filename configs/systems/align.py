@@ -44,7 +44,7 @@ def parts(vision: Any, text: Any, width: int, embed_dim: int) -> tuple[Any, dict
         image_width=width, text_width=width, embed_dim=embed_dim, temperature=0.5, image_pool=lazy(MeanPool)()
     )
     model = lazy(VLModel)(vision=vision, text=text, similarities={"itc": similarity})
-    return model, {"itc": lazy(ITC)(smoothing=0.1)}
+    return model, {"itc": lazy(ITC)(smoothing=0.1, chunk=1024)}
 
 
 def config() -> TrainConfig:

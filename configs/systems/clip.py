@@ -43,7 +43,7 @@ def parts(vision: Any, text: Any, image_width: int, text_width: int, embed_dim: 
     similarity = lazy(CosineSimilarity)(
         image_width=image_width, text_width=text_width, embed_dim=embed_dim, text_pool=lazy(LastPool)()
     )
-    return lazy(VLModel)(vision=vision, text=text, similarities={"itc": similarity}), {"itc": lazy(ITC)()}
+    return lazy(VLModel)(vision=vision, text=text, similarities={"itc": similarity}), {"itc": lazy(ITC)(chunk=1024)}
 
 
 def config() -> TrainConfig:

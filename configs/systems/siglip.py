@@ -50,7 +50,7 @@ def parts(vision: Any, text: Any, width: int, heads: int, embed_dim: int, chunk:
         text_pool=lazy(LastPool)(),
     )
     model = lazy(VLModel)(vision=vision, text=text, similarities={"itc": similarity})
-    return model, {"sigmoid": lazy(SigmoidContrast)(chunk=chunk)}
+    return model, {"sigmoid": lazy(SigmoidContrast)(chunk=chunk, ring=True)}
 
 
 def config() -> TrainConfig:

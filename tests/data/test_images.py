@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torchvision.transforms import RandomResizedCrop
 
@@ -74,6 +75,25 @@ def test_resize_is_pillows_bicubic() -> None:
     expected = np.asarray(gradient().resize((20, 20), Image.Resampling.BICUBIC), dtype=np.int16)
     got = resize(picture, 20).permute(1, 2, 0).numpy().astype(np.int16)
     assert np.abs(got - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (7, 300), (20, 20), (1, 1), (9, 1), (1, 9)])
+def test_resize_is_interpolate_whatever_the_layout_and_the_place(height: int, width: int) -> None:
+    picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    whole = torch.zeros(height + 4, width + 4, 3, dtype=torch.uint8)
+    whole[2:-2, 2:-2] = picture
+    expected = F.interpolate(picture.permute(2, 0, 1)[None], (20, 20), mode="bicubic", antialias=True)[0]
+    place = torch.zeros(3, 20, 20, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    for shown in (
+        picture.permute(2, 0, 1),
+        picture.permute(2, 0, 1).contiguous(),
+        whole.permute(2, 0, 1)[:, 2:-2, 2:-2],
+    ):
+        assert torch.equal(resize(shown, 20), expected)
+        assert resize(shown, 20, place[1]).data_ptr() == place[1].data_ptr()
+        assert torch.equal(place[1], expected)
+    assert not place[0].any()
+    assert not place[2].any()
 
 
 def test_normalise_is_minus_mean_over_std() -> None:

@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
+from tokenizers.normalizers import Lowercase, Replace, Sequence
 from transformers import BertTokenizer
 
 from vlp.data.errors import DataError
@@ -48,3 +52,33 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("a\nb")
     with pytest.raises(DataError, match=r"has no \[PAD\]"):
         Tokenizer.from_folder(tmp_path)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdenrstu019.,!-'&", "run", "##n", "##s", "##1", "A", "Run"]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@settings(deadline=None)
+@given(
+    text=st.text(st.sampled_from("abenrsuARN019 .,!-'&[]\t\x00é中~") | st.characters(max_codepoint=300), max_size=40)
+)
+@example(text="run[MASK]runs [SEP] runn1")
+@example(text="[unused]")
+@example(text="a" * 120)
+def test_words_looked_up_are_the_words_that_the_library_finds(lowercase: bool, text: str) -> None:
+    made = BertWordPieceTokenizer({word: i for i, word in enumerate(WORDS)}, lowercase=lowercase)
+    ours = Tokenizer(made._tokenizer, "made")
+    assert ours.table is not None
+    for _ in range(2):  # looked up, then known
+        theirs = ours.rust.encode(text)
+        assert ours(text, 200) == (theirs.ids, [-1 if word is None else word for word in theirs.word_ids])
+
+
+def test_a_tokenizer_of_another_make_is_never_second_guessed() -> None:
+    made = BertWordPieceTokenizer({word: i for i, word in enumerate(WORDS)}, lowercase=True)._tokenizer
+    made.add_tokens(["run runs"])
+    assert Tokenizer(made, "made").table is None
+    made = BertWordPieceTokenizer({word: i for i, word in enumerate(WORDS)}, lowercase=True)._tokenizer
+    made.normalizer = Sequence([Lowercase(), Replace("u", "n")])
+    ours = Tokenizer(made, "made")
+    assert ours("run", 9)[0] == made.encode("run").ids

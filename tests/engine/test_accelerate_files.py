@@ -25,7 +25,7 @@ SAYS: dict[str, dict[str, Any]] = {
 }
 SAYS |= {
     name: {"use_deepspeed": True, "deepspeed_config_file": f"configs/deepspeed/{name}.json", "num_processes": 8}
-    for name in ("zero1", "zero2", "zero2_offload")
+    for name in ("zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 }
 
 
@@ -47,7 +47,7 @@ def test_every_file_is_known_here_and_in_the_page() -> None:
     assert all(path.name in page for path in FILES)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeeds_files_hold_the_stage_in_their_name_and_leave_the_batch_to_the_run(stage: int) -> None:
     for path in (ROOT / "configs" / "deepspeed").glob(f"zero{stage}*.json"):
         settings = json.loads(path.read_text())

@@ -1,6 +1,7 @@
 """Launch checks: each of Accelerate's silent fallbacks must become an error."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from vlp.config import ConfigError
 from vlp.engine import launch
-from vlp.engine.launch import LaunchError, check_wrapper
+from vlp.engine.launch import LaunchError, check_parameters, check_wrapper
 from vlp.engine.run import RunConfig
 from vlp.engine.switches import apply_switches
 
@@ -51,6 +52,15 @@ def test_a_task_without_its_wrapper_is_an_error(kind: DistributedType, processes
     task = nn.Linear(1, 1)
     with pytest.raises(LaunchError, match="gradients would not be exchanged"):
         check_wrapper(kind, processes, task if wrapped == "task" else nn.Sequential(task), task)
+
+
+@pytest.mark.parametrize("kind", [DistributedType.DEEPSPEED, DistributedType.FSDP])
+def test_what_cannot_be_cut_is_refused_by_name(kind: DistributedType) -> None:
+    task = nn.ParameterDict({"scale": torch.tensor(1.0), "weight": torch.ones(1)})
+    accelerator: Any = SimpleNamespace(distributed_type=kind)
+    with pytest.raises(LaunchError, match=r"without dimensions \(scale\); give them the shape \(1,\)"):
+        check_parameters(accelerator, task)
+    check_parameters(accelerator, nn.ParameterDict({"weight": torch.ones(1)}))
 
 
 def test_the_right_wrappers_pass() -> None:

@@ -15,15 +15,19 @@ from tests import parts
 from tests.interop.conftest import save
 from tests.small_run import small_config
 from vlp import cli
-from vlp.config import Lazy
+from vlp.config import Lazy, build, lazy
+from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.shards import ShardFolder
+from vlp.data.tokenizer import Tokenizer
 from vlp.engine.manifest import write_manifest
 from vlp.engine.tensors import CheckpointError, read_tensors
 from vlp.interop.folder import export
 from vlp.loading import ExportError, RetrievalModel
+from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import embed
 from vlp.retrieval.rerank import score_pairs
+from vlp.similarity.late import LateInteraction
 from vlp.training import load_model
 
 
@@ -60,11 +64,11 @@ def test_the_loaded_model_scores_as_evaluation_does(two_stream: Path, data: Path
     dataset = EvaluationSet(config.data, data, tokenizer)
     gallery = embed(model, dataset, 64, progress=False)
     images = pictures_of(data, tmp_path)
-    assert gallery.image_embeddings is not None
-    assert torch.equal(loaded.encode_images(images), gallery.image_embeddings)
-    torch.testing.assert_close(loaded.score(images, dataset.captions), gallery.first_stage(), rtol=0, atol=1e-6)
+    vectors = gallery.vectors["itc"]
+    assert torch.equal(loaded.encode_images(images), vectors.image)
+    torch.testing.assert_close(loaded.score(images, dataset.captions), vectors.products(), rtol=0, atol=1e-6)
     every = torch.ones(dataset.num_images, dataset.num_texts, dtype=torch.bool)
-    fused = score_pairs(model, gallery, every, progress=False)
+    fused = score_pairs(model, "itm", gallery.tokens["itm"], every, EvaluationConfig(), progress=False)
     torch.testing.assert_close(loaded.match_all(images, dataset.captions), fused, rtol=0, atol=1e-5)
 
 
@@ -270,3 +274,33 @@ def test_parts_of_the_card_are_those_of_the_config(one_stream: Path, tmp_path: P
     assert f"| similarities | itm MatchingHead | {card.parts['similarities']:,} |" in text
     assert "fused log-odds of every pair" in text
     assert card.parts["similarities"] == parts.WIDTH * 2 + 2
+
+
+def test_a_model_that_looks_at_pairs_alone_scores_and_searches(tmp_path: Path) -> None:
+    made = parts.two_stream()["model"]
+    late = lazy(LateInteraction)(image_width=parts.WIDTH, text_width=parts.WIDTH, embed_dim=8)
+    made.kwargs["similarities"] = {"late": late}
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "worda", "wordb"]))
+    model = RetrievalModel(
+        model=build(made), tokenizer=Tokenizer.from_folder(tmp_path), data=DataConfig(image_size=parts.SIZE)
+    )
+    images = list(torch.randint(256, (5, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    texts = ["worda wordb", "wordb", "worda"]
+    grid = model.score(images, texts)
+    for i, image in enumerate(images):
+        for j, text in enumerate(texts):
+            torch.testing.assert_close(model.score(image, text), grid[i : i + 1, j : j + 1], rtol=0, atol=1e-5)
+    assert torch.equal(model.match_all(images, texts), grid)
+    torch.testing.assert_close(model.match(images[:3], texts), grid[:3].diagonal(), rtol=0, atol=1e-5)
+
+
+def test_embeddings_alone_look_at_no_pair(tmp_path: Path, data: Path) -> None:
+    two = parts.two_stream(teacher=False)
+    two["model"].kwargs["similarities"].pop("itm")
+    two["model"].kwargs["fusion"] = None
+    model = RetrievalModel(
+        model=build(two["model"]), tokenizer=Tokenizer.from_folder(data), data=DataConfig(image_size=parts.SIZE)
+    )
+    assert (model.embeds, model.matches) == (True, False)
+    with pytest.raises(ValueError, match="no similarity that looks at pairs"):
+        model.match_all(torch.zeros(3, 40, 40, dtype=torch.uint8), "worda")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 
 import vlp
-from tests.small_run import SPECIALS
+from tests import parts
+from tests.interop.conftest import save
+from tests.small_run import SPECIALS, small_config
 from vlp import cli
+from vlp.config import lazy
 from vlp.data.config import DataConfig
 from vlp.data.shards import ShardWriter
 from vlp.data.tokenizer import Tokenizer
@@ -19,12 +23,16 @@ from vlp.interop.folder import export
 from vlp.loading import RetrievalModel
 from vlp.model import VLModel
 from vlp.pooling.tokens import MeanPool
+from vlp.reasoning.adapter import TokenAdapter
 from vlp.retrieval.cache import EmbeddingCache
+from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.errors import SearchError
 from vlp.retrieval.find import find
 from vlp.retrieval.pictures import PictureFolder, open_pictures
 from vlp.retrieval.sheet import draw_sheet, wrap
 from vlp.similarity.cosine import CosineSimilarity
+from vlp.similarity.token_pairs import TokenSimilarity
+from vlp.similarity.word_attention import WordAttention
 from vlp.text.bert import BertText
 from vlp.vision.patches import LinearPatches
 
@@ -115,6 +123,25 @@ def test_the_fused_head_orders_the_shortlist_anew(
     assert [hit.match for hit in hits] == [2.0, 1.0, 0.0, None, None, None]
     (deeper,) = find(model, pictures, ["red"], top=2, rerank=12, progress=False).hits
     assert [hit.name for hit in deeper] == [plain[11].name, plain[10].name]
+
+
+def test_words_that_read_patches_re_rank_mixed_with_the_first_stage(data: Path, photos: Path, tmp_path: Path) -> None:
+    two = parts.two_stream(teacher=False)
+    adapter = lazy(TokenAdapter)(width=parts.WIDTH, embed_dim=8, unit=True)
+    words = lazy(TokenSimilarity)(image=adapter, text=adapter, scorer=lazy(WordAttention)(embed_dim=8))
+    kept = two["model"].kwargs["similarities"]["itc"]
+    two["model"].kwargs |= {"fusion": None, "similarities": {"itc": kept, "words": words}}
+    two["objectives"] = {"itc": two["objectives"]["itc"]}
+    config = replace(small_config(data, tmp_path / "run", steps=1), **two, evaluation=EvaluationConfig(mix=0.5))
+    export(save(config, tmp_path / "run", data), tmp_path / "out")
+    model, pictures = vlp.load(tmp_path / "out", device="cpu"), open_pictures(photos)
+    assert (model.matcher, model.mix) == ("words", 0.5)
+    paths = [photos / name for name in pictures.names]
+    logits = model.match_all(paths, "worda wordb")[:, 0]
+    wanted = logits + 0.5 / 0.07 * model.score(paths, "worda wordb")[:, 0]
+    (hits,) = find(model, pictures, ["worda wordb"], top=12, rerank=12, progress=False).hits
+    assert [hit.number for hit in hits] == wanted.argsort(descending=True).tolist()
+    assert [hit.match for hit in hits] == pytest.approx(logits[[hit.number for hit in hits]].tolist(), abs=1e-5)
 
 
 def test_unreadable_pictures_are_named_and_skipped(model: RetrievalModel, photos: Path) -> None:
@@ -253,7 +280,7 @@ def test_reranking_needs_a_fused_head(model: RetrievalModel) -> None:
     from vlp.retrieval.search import depth
 
     assert depth(model, None) == 0
-    with pytest.raises(SearchError, match="no fused head"):
+    with pytest.raises(SearchError, match="nothing to re-rank with"):
         depth(model, 4)
 
 

@@ -1,8 +1,10 @@
-"""W ranks equal one rank with the joined batch, in loss and gradients, for every loss that gathers."""
+"""W ranks equal one rank with the joined batch, in loss and gradients, for every loss that gathers, in every form."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from tests import ranks
 from tests.parts import WIDTH, batch, two_stream
 from vlp.config import build, lazy
+from vlp.objectives.intra_modal import IntraModalContrast
 from vlp.objectives.itc import ITC
 from vlp.objectives.late_contrast import LateContrast
 from vlp.objectives.sigmoid import SigmoidContrast
@@ -21,13 +24,17 @@ from vlp.types import Batch
 from vlp.view import View
 
 SIZE = 12  # pairs of the joined batch: divides by 1, 2 and 3
-OBJECTIVES = {
-    "itc": lambda: ITC(),
-    "itc with teacher and queue": lambda: ITC(),
-    "sigmoid": lambda: SigmoidContrast(),
-    "sigmoid in chunks": lambda: SigmoidContrast(chunk=3),
+OBJECTIVES: dict[str, Callable[..., nn.Module]] = {
+    "itc": ITC,
+    "itc, smoothed": lambda **options: ITC(smoothing=0.1, **options),
+    "itc with teacher and queue": ITC,
+    "within a modality, with teacher and queue": IntraModalContrast,
+    "sigmoid": SigmoidContrast,
     "late interaction": lambda: LateContrast(max_length=12),
 }
+FORMS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in OBJECTIVES]
+FORMS += [(name, {"chunk": 3}) for name in OBJECTIVES if name != "late interaction"]
+FORMS += [("sigmoid", {"ring": True}), ("sigmoid", {"ring": True, "chunk": 3}), ("sigmoid", {"chunk": 50})]
 
 
 def part(b: Batch, rank: int, world: int) -> Batch:
@@ -37,7 +44,7 @@ def part(b: Batch, rank: int, world: int) -> Batch:
     return replace(b, **{k: getattr(b, k)[cut] for k in names})
 
 
-def make(form: str) -> tuple[Task, nn.Module]:
+def make(form: str, options: dict[str, Any]) -> tuple[Task, nn.Module]:
     """The tiny system in float64 and the objective; with a queue whose slots are half written."""
     torch.manual_seed(0)
     parts = two_stream(teacher="queue" in form)
@@ -49,11 +56,12 @@ def make(form: str) -> tuple[Task, nn.Module]:
         ids = torch.arange(100, 110)
         rows = torch.nn.functional.normalize(torch.randn(10, 16), dim=1)
         task.teacher.update([(rows, rows.flip(0), ids)])
-    return task.double(), OBJECTIVES[form]().double()
+    return task.double(), OBJECTIVES[form](**options).double()
 
 
-def loss_and_gradients(b: Batch, form: str) -> tuple[Tensor, dict[str, Tensor]]:
-    task, objective = make(form)
+def loss_and_gradients(b: Batch, form: str, options: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    """In the plain form, or in another one."""
+    task, objective = make(form, options or {})
     assert b.image is not None
     value = objective(View(task.model, replace(b, image=b.image.double()), momentum=task.teacher)).value
     value.backward()
@@ -66,25 +74,27 @@ def work(folder: str) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         dist.init_process_group("gloo")
-    for form in OBJECTIVES:
-        value, gradients = loss_and_gradients(part(batch(SIZE), rank, world), form)
+    for i, (form, options) in enumerate(FORMS):
+        value, gradients = loss_and_gradients(part(batch(SIZE), rank, world), form, options)
         for tensor in [value, *gradients.values()] if world > 1 else []:
             dist.all_reduce(tensor)
             tensor /= world
         if rank == 0:
-            torch.save({"value": value, **gradients}, f"{folder}/{form}.pt")
+            torch.save({"value": value, **gradients}, f"{folder}/{i}.pt")
 
 
 @pytest.mark.parametrize("world", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-def test_ranks_equal_one_with_the_joined_batch(world: int, tmp_path: Path) -> None:
+def test_ranks_and_chunks_equal_the_plain_form_of_the_joined_batch(world: int, tmp_path: Path) -> None:
     ranks.finish(ranks.start(world, tmp_path / "run", work, str(tmp_path)), tmp_path / "run")
-    for form in OBJECTIVES:
-        joined = torch.load(tmp_path / f"{form}.pt", weights_only=True)
-        value, gradients = loss_and_gradients(batch(SIZE), form)
+    plain = {form: loss_and_gradients(batch(SIZE), form) for form in OBJECTIVES}
+    for i, (form, options) in enumerate(FORMS):
+        joined = torch.load(tmp_path / f"{i}.pt", weights_only=True)
+        value, gradients = plain[form]
         torch.testing.assert_close(joined.pop("value"), value, rtol=1e-7, atol=1e-7)
         assert joined.keys() == gradients.keys()
         assert len(gradients) > 40
         for name, gradient in gradients.items():
+            where = f"{form} {options}, {name}"
             torch.testing.assert_close(
-                joined[name], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, n=name, f=form: f"{f}, {n}: {m}"
+                joined[name], gradient, rtol=1e-6, atol=1e-9, msg=lambda m, where=where: f"{where}: {m}"
             )

@@ -24,7 +24,7 @@ def test_the_formulas_are_those_of_the_paper() -> None:
         for t in range(3 - r):
             row = logits[r, t].double().tolist()
             total += row[int(labels[r, t])] - math.log(sum(math.exp(v) for v in row))
-        assert abs(float(log_likelihood(logits, labels, present)[r]) - total) < 1e-5
+        assert abs(float(log_likelihood(logits[present], labels, present)[r]) - total) < 1e-5
     fast, slow = torch.randn(2, 4, generator=g), torch.randn(2, 4, generator=g)
     allowed = torch.tensor([[True] * 4, [True, False, True, True]])
     total = 0.0
@@ -52,7 +52,7 @@ def test_a_caption_is_scored_as_if_it_stood_alone_with_its_picture() -> None:
     text = torch.tensor([3, 2, 1, 0, 7, 6, 5, 4])
     with torch.no_grad():
         view = View(model, b)
-        found = objective._likelihood(view, text)  # type: ignore[operator]
+        found = objective._scored(view, text)  # type: ignore[operator]
         for i, j in enumerate(text.tolist()):
             n = int(b.text_mask[j].sum())
             words: Stream = model.encode_text(b.text_ids[j : j + 1, :n], b.text_mask[j : j + 1, :n])

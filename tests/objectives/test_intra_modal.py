@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tests.parts import batch, two_stream
 from vlp.config import build, lazy
-from vlp.objectives.intra_modal import IntraModalContrast, part_loss
+from vlp.objectives.intra_modal import IntraModalContrast, LocalGlobalContrast, part_loss
 from vlp.task import Task
 from vlp.view import View
 
@@ -54,3 +54,17 @@ def test_it_needs_a_teacher() -> None:
     made = task()
     with pytest.raises(ValueError, match="teacher"):
         made.objectives["imc"](View(made.model, batch()))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+def test_chunks_of_pictures_change_neither_loss_nor_gradients(chunk: int) -> None:
+    results = []
+    for size in (None, chunk):
+        made, b = task().double(), batch()
+        b.image = b.image.double()  # type: ignore[union-attr]
+        value = LocalGlobalContrast(chunk=size)(View(made.model, b)).value
+        value.backward()
+        results.append([value.detach(), *(p.grad for p in made.model.parameters() if p.grad is not None)])
+    assert len(results[0]) > 40
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-12)

@@ -10,13 +10,13 @@ import torch
 from tests.objectives.test_masked_patches import divergence
 from tests.parts import WIDTH, batch, one_stream
 from vlp.config import build, lazy
-from vlp.objectives.kaleido import STARTS, Kaleido, grey, image_ids, replaced, rotated, shuffled
+from vlp.objectives.kaleido import STARTS, Kaleido, grey, image_ids, replaced, rotated, shuffled, spoil
 from vlp.task import Task
 from vlp.types import Batch
 from vlp.view import View
 from vlp.vision.patch_cnn import PatchCNN
 
-CNN = {"layers": [1, 1], "channels": [8, 16]}
+CNN = {"layers": [1, 1, 1, 1], "channels": [8, 16, 16, 16]}
 
 
 def made(grids: tuple[int, ...] = (1, 2, 3, 4, 5)) -> tuple[Task, Batch]:
@@ -58,7 +58,11 @@ def test_each_grid_has_one_change_and_the_answer_names_it() -> None:
     vision: Any = task.model.vision
     objective: Any = task.objectives["kaleido"]
     patches = vision.patches(b.image)
-    spoilt, answers = objective._spoil(patches, b)
+    answers = objective._answers(b, 8)
+    spoilt = spoil(patches, patches, answers, lambda shown: shown)  # with pixels for features
+    with torch.no_grad():
+        found = spoil(patches, vision.features(patches), answers, vision.features)
+        torch.testing.assert_close(found, vision.features(spoilt), rtol=1e-4, atol=1e-5)
     changed = (spoilt != patches).flatten(2).any(2)
     for i in range(8):
         grids = zip("12345", STARTS, STARTS[1:], strict=False)
@@ -70,7 +74,8 @@ def test_each_grid_has_one_change_and_the_answer_names_it() -> None:
         assert moved["4"] == [int(answers["grey"][i])]
         assert moved["5"] == [int(answers["blank"][i])]
         place = STARTS[2] + int(answers["stranger"][i])
-        assert any(torch.equal(spoilt[i, place], patches[j, place]) for j in range(8) if j != i)
+        assert answers["other"][i] != i
+        assert torch.equal(spoilt[i, place], patches[answers["other"][i], place])
 
 
 def test_the_losses_are_those_of_the_paper() -> None:

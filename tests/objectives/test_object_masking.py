@@ -62,19 +62,18 @@ def test_the_losses_are_those_of_the_fused_cells_inside_the_box() -> None:
     assert b.regions is not None
     b.regions.mask[:] = torch.tensor([True, False, False, False])
     b.regions.boxes[:, 0] = torch.tensor([0.0, 0.0, 0.5, 0.5])
-    b.hidden = torch.zeros(8, 16, dtype=torch.bool)
-    b.hidden.view(8, 4, 4)[:, :2, :2] = True
+    hidden = torch.zeros(8, 16, dtype=torch.bool)
+    hidden.view(8, 4, 4)[:, :2, :2] = True
     for parameter in task.parameters():
         parameter.requires_grad_(False)
     view = View(task.model, b)
-    fused = view.fused_with(view.image)
+    fused = view.fused_with(view.hiding(hidden))
     assert fused.image is not None
     seen = sample_boxes(as_map(fused.image.tokens, 4), b.regions.boxes[:, :1], 3)[:, 0]
     told = objective.transform(seen)
     squares = (objective.feature(told) - b.regions.features[:, 0]).double().square().mean()
     p, log_q = b.regions.class_probs[:, 0].double(), objective.label(told).double().log_softmax(1)
     divergence = sum(float(p[i, k] * (p[i, k].log() - log_q[i, k])) for i in range(8) for k in range(5)) / 8
-    b.hidden = None
     found = task(b).report
     assert abs(float(found["omvm_feature"]) - float(squares)) < 1e-4
     assert abs(float(found["omvm_class"]) - divergence) < 1e-4

@@ -1,10 +1,14 @@
 """What is exchanged in Oscar's and VinVL's contrast, and how often."""
 
+from dataclasses import fields, replace
+from typing import Any
+
 import pytest
 import torch
 
-from vlp.objectives.tag_contrast import TagContrast, corrupted, with_tags_of
-from vlp.types import Batch, Tags
+from tests.systems import make
+from vlp.objectives.tag_contrast import TagContrast, corrupted
+from vlp.view import View
 
 
 def test_half_is_kept_and_the_rest_is_shared_as_in_the_papers() -> None:
@@ -13,20 +17,29 @@ def test_half_is_kept_and_the_rest_is_shared_as_in_the_papers() -> None:
     assert corrupted(draws, 3, 0.25).bincount().tolist() == [5000, 2500, 2500]  # VinVL: 25 % tags, 25 % captions
 
 
-def test_pairs_of_one_picture_are_told_apart_by_their_tags_alone() -> None:
-    ids = torch.arange(6).view(3, 2)
-    text = torch.zeros(4, 2, dtype=torch.long)
-    batch = Batch(
-        text_ids=text, text_mask=text == 0, word_ids=text, image_id=torch.tensor([0, 0, 1, 2]),
-        caption_id=torch.arange(4), image=torch.arange(3.0)[:, None], tags=Tags(ids, ids >= 0),
-        image_row=torch.tensor([0, 0, 1, 2]),
-    )  # fmt: skip
-    changed = with_tags_of(batch, torch.tensor([0, 3, 2, 1]))
-    assert changed.image_row is None
-    assert changed.image is not None
-    assert changed.tags is not None
-    assert changed.image[:, 0].tolist() == [0.0, 0.0, 1.0, 2.0]
-    assert changed.tags.ids[:, 0].tolist() == [0, 4, 2, 0]
+def test_pairs_that_share_a_picture_are_those_of_repeated_ones() -> None:
+    """In Oscar's tiny form, with every pair's tags and captions exchanged as drawn."""
+    task, batch = make("oscar")
+    row = torch.arange(len(batch)) // 2
+    assert batch.regions is not None
+    assert batch.tags is not None
+    ids = torch.arange(len(batch)) // 2
+    shared = replace(batch, image_id=ids, image_row=row, regions=first(batch.regions), tags=first(batch.tags))
+    apart = replace(batch, image_id=ids, regions=of(shared.regions, row), tags=of(shared.tags, row))
+    objective = next(o for o in task.objectives.values() if isinstance(o, TagContrast))
+    losses = []
+    for form in (shared, apart):
+        torch.manual_seed(3)
+        losses.append(objective(View(task.model, form)).value.detach())
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def of(part: Any, index: torch.Tensor) -> Any:
+    return replace(part, **{f.name: v[index] for f in fields(part) if (v := getattr(part, f.name)) is not None})
+
+
+def first(part: Any) -> Any:
+    return of(part, torch.arange(len(part.mask) // 2))
 
 
 def test_other_ways_are_refused() -> None:

@@ -1,10 +1,13 @@
 """Evaluation end to end on tiny models: re-ranking everything equals full scoring, chunks and ceilings are honest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.parts import one_stream, two_stream
 from tests.retrieval.conftest import model
+from vlp.data.errors import DataError
 from vlp.data.evaluation import EvaluationSet
 from vlp.model import VLModel
 from vlp.retrieval.bank import normalised
@@ -138,3 +141,55 @@ def test_the_mode_of_the_model_is_restored_and_the_report_is_json(dataset: Evalu
         told["reranked"][s][f"R@{n}"] for s in ("image to text", "text to image") for n in (1, 5, 10)
     )
     assert "re-ranked k=2" in report.table()
+
+
+def test_captions_longer_than_the_model_allows_are_cut_counted_and_reported(dataset: EvaluationSet) -> None:
+    lengths = [len(dataset.dataset.tokenizer(text, 99)[0]) for text in dataset.captions]
+    assert dataset.num_truncated == 0
+    config = replace(dataset.dataset.config, max_length=5)
+    short = EvaluationSet(config, dataset.folder, dataset.dataset.tokenizer)
+    assert short.num_truncated == sum(length > 5 for length in lengths) > 0
+    assert max(len(batch.text_ids[0]) for batch in short.text_batches(64)) == 5
+    report = evaluate(model(two_stream), short, EvaluationConfig(k=0), progress=False)
+    assert f"{short.num_truncated} captions are longer than data.max_length and were cut" in report.table()
+    assert "cut" not in evaluate(model(two_stream), dataset, EvaluationConfig(k=0), progress=False).table()
+
+
+def test_an_empty_gallery_is_refused(dataset: EvaluationSet) -> None:
+    with pytest.raises(DataError, match="limit of 0 pictures leaves an empty gallery"):
+        EvaluationSet(dataset.dataset.config, dataset.folder, dataset.dataset.tokenizer, limit=0)
+
+
+def test_a_split_with_a_picture_without_captions_is_refused(dataset: EvaluationSet) -> None:
+    """The writer refuses one; here another tool has emptied the list in the tar."""
+    shard = dataset.folder / "shard-000000.tar"
+    data = shard.read_bytes()
+    start = data.index(b'"captions": [') + len(b'"captions": [')
+    end = data.index(b"]}", start)
+    shard.write_bytes(data[:start] + b" " * (end - start) + data[end:])
+    with pytest.raises(DataError, match="no caption"):
+        EvaluationSet(dataset.dataset.config, dataset.folder, dataset.dataset.tokenizer)
+
+
+def test_a_k_beyond_the_gallery_takes_all_of_it(dataset: EvaluationSet) -> None:
+    report = evaluate(model(two_stream), dataset, EvaluationConfig(k=10_000), progress=False)
+    assert report.k == dataset.num_texts
+    assert report.pairs == dataset.num_images * dataset.num_texts
+    assert report.reranked == evaluate(model(two_stream), dataset, EvaluationConfig(full=True), progress=False).full
+
+
+def test_a_first_stage_over_other_pictures_is_refused(dataset: EvaluationSet) -> None:
+    fewer = EvaluationSet(dataset.dataset.config, dataset.folder, dataset.dataset.tokenizer, limit=5)
+    with pytest.raises(ValueError, match="does not hold the same pictures"):
+        evaluate(model(two_stream), dataset, EvaluationConfig(), first_stage=(model(two_stream), fewer), progress=False)
+
+
+def test_intervals_hold_the_figures_and_a_gain_is_that_of_two_stages(dataset: EvaluationSet) -> None:
+    report = evaluate(model(two_stream), dataset, EvaluationConfig(k=2, resamples=300), progress=False)
+    for stage in ("first", "reranked"):
+        low, high = report.intervals[stage]["all"]["rsum"]
+        assert low < getattr(report, stage)["all"]["rsum"] < high
+    low, high = report.gains["reranked over first"]["all"]["rsum"]
+    assert low <= report.reranked["all"]["rsum"] - report.first["all"]["rsum"] <= high
+    assert "95 % intervals, gain of reranked over first" in report.table()
+    assert not evaluate(model(two_stream), dataset, EvaluationConfig(resamples=0), progress=False).intervals

@@ -43,7 +43,7 @@ def test_entries_are_the_moving_average_of_the_cells_that_chose_them() -> None:
     dictionary, batch = made()
     before, counts, sums = (x.double().clone() for x in (dictionary.entries, dictionary.counts, dictionary.sums))
     cells = dictionary.grid(batch).tokens.detach().double().flatten(0, 1)
-    codes = dictionary.codes(dictionary.cells(batch)).flatten().tolist()
+    codes = dictionary.codes(batch).flatten().tolist()
     dictionary(batch)
     dictionary.after_step()
     decay, mine = 0.4, [[c for c, k in zip(cells, codes, strict=True) if k == i] for i in range(5)]

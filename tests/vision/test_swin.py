@@ -24,13 +24,11 @@ def test_attention_is_what_the_last_block_weighs_its_values_with() -> None:
     last = parser.swin.layers[-1].blocks[-1].attn
     cells = int(parser.swin.layers[-1].blocks[-1].input_resolution[0] ** 2)
     with torch.no_grad():
-        made_cells = parser.cells(b)
-        found = parser.attention(made_cells)
-        theirs = parser.swin.forward_features(b.image).flatten(1, 2)
-        torch.testing.assert_close(parser.features(made_cells), theirs)
+        features, found = parser.parsed(b)
+        torch.testing.assert_close(features, parser.hidden_features(b))
         seen: list[torch.Tensor] = []
         handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        parser.swin.forward_features(b.image)
+        parser.hidden_features(b)
         handle.remove()
         weights = []
         for place in range(cells):  # the value of one cell is 1, of the others 0
@@ -48,10 +46,10 @@ def test_attention_is_what_the_last_block_weighs_its_values_with() -> None:
 def test_a_hidden_cell_shows_the_learned_vector() -> None:
     parser, b = made(), batch()
     plain = parser(b).tokens
-    b.hidden = torch.zeros(plain.shape[:2], dtype=torch.bool)
-    b.hidden[2, 5] = True
-    shown = parser(b).tokens
-    torch.testing.assert_close(shown[~b.hidden], plain[~b.hidden])
+    hidden = torch.zeros(plain.shape[:2], dtype=torch.bool)
+    hidden[2, 5] = True
+    shown = parser.hide(parser(b), hidden).tokens
+    torch.testing.assert_close(shown[~hidden], plain[~hidden])
     torch.testing.assert_close(shown[2, 5], parser.hidden)
 
 

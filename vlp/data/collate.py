@@ -1,10 +1,12 @@
 """Samples to a batch, padded to the longest caption (and the most regions) that it holds."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlp.types import Batch, Graph, Regions, Sample, Tags
+from vlp.data.canvas import in_one_piece
+from vlp.types import Batch, Boxes, Graph, Regions, Sample, Tags
 
 
 def collate(
@@ -15,25 +17,74 @@ def collate(
     std that pictures in uint8 are waiting for."""
     textual = all(part is None for s in samples for part in (s.image, s.features, s.regions))
     shared: dict[tuple[int, int, int], int] = {}
-    rows = [shared.setdefault((id(s.image), id(s.features), id(s.regions)), len(shared)) for s in samples]
-    pictures = [samples[rows.index(row)] for row in range(len(shared))]
-    ids = pad_sequence([torch.tensor(s.text_ids) for s in samples], batch_first=True, padding_value=pad_id)
+    rows: list[int] = []
+    pictures: list[Sample] = []
+    for sample in samples:
+        rows.append(shared.setdefault((id(sample.image), id(sample.features), id(sample.regions)), len(shared)))
+        if rows[-1] == len(pictures):
+            pictures.append(sample)
+    boxes = _boxes(pictures)
+    ids = _padded([s.text_ids for s in samples], pad_id)
     lengths = torch.tensor([len(s.text_ids) for s in samples])
     return Batch(
         text_ids=ids,
         text_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
-        word_ids=pad_sequence([torch.tensor(s.word_ids) for s in samples], batch_first=True, padding_value=-1),
+        word_ids=_padded([s.word_ids for s in samples], -1),
         image_id=torch.tensor([s.image_id for s in samples]),
         caption_id=torch.tensor([s.caption_id for s in samples]),
-        image=_stack([s.image for s in pictures]),
+        image=_pictures([s.image for s in pictures]) if boxes is None else _parts(pictures),
         features=_stack([s.features for s in pictures]),
         regions=_regions([s.regions for s in pictures]),
         tags=_tags([s.tag_ids for s in pictures], pad_id),
         graph=_graph([s.graph for s in samples]),
         image_row=torch.tensor(rows) if len(shared) < len(samples) and not textual else None,
+        boxes=boxes,
         keys=[s.key for s in samples],
         normalisation=normalisation,
     )
+
+
+def _padded(rows: list[list[int]], fill: int) -> Tensor:
+    table = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for row, numbers in zip(table, rows, strict=True):
+        row[: len(numbers)] = numbers
+    return torch.from_numpy(table)
+
+
+def _pictures(pictures: list[Tensor | None]) -> Tensor | None:
+    """(P, 3, height, width), pixel by pixel in memory as decoders give them: `Batch.to` makes planes on the device."""
+    present = [p for p in pictures if p is not None]
+    if len(present) != len(pictures):
+        return None
+    whole = in_one_piece(present)
+    if whole is not None:
+        return whole
+    batch = torch.empty((len(present), *present[0].shape), dtype=present[0].dtype, memory_format=torch.channels_last)
+    return torch.stack(present, out=batch)
+
+
+def _boxes(samples: list[Sample]) -> Boxes | None:
+    boxes = [s.box for s in samples if s.box is not None]
+    if len(boxes) != len(samples):
+        return None
+    return Boxes(
+        height=torch.tensor([s.image.shape[1] for s in samples if s.image is not None]),
+        width=torch.tensor([s.image.shape[2] for s in samples if s.image is not None]),
+        operations=torch.tensor([[n for n, _ in box.operations] for box in boxes], dtype=torch.int64),
+        strengths=torch.tensor([[strength for _, strength in box.operations] for box in boxes], dtype=torch.float64),
+        mirrored=torch.tensor([box.mirrored for box in boxes]),
+        size=boxes[0].size,
+    )
+
+
+def _parts(samples: list[Sample]) -> Tensor:
+    """(P, 3, tallest, widest): cut-out parts in the upper left corners."""
+    parts = [s.image for s in samples if s.image is not None]
+    tallest, widest = (max(p.shape[side] for p in parts) for side in (1, 2))
+    batch = torch.zeros(len(parts), tallest, widest, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    for row, part in zip(batch, parts, strict=True):
+        row[:, : part.shape[1], : part.shape[2]] = part
+    return batch
 
 
 def _stack(tensors: list[Tensor | None]) -> Tensor | None:

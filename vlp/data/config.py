@@ -28,6 +28,7 @@ class DataConfig:
     crop_scale: tuple[float, float] = (1.0, 1.0)  # area shares of random resized crops; (1, 1) = the whole picture
     randaugment: tuple[int, int] = (0, 0)  # operations a picture and their magnitude of 10; none changes colours
     flip: bool = False  # mirror half of the pictures, and swap left and right in their captions
+    augment_on_device: bool = False  # reading processes cut out, the device resizes, augments and mirrors
     use_features: bool = False  # read cached vision tokens ({key}.features.safetensors) in place of pictures
     use_regions: bool = False  # read region features ({key}.regions.safetensors) as well
     use_tags: bool = False  # read the words that a detector said of the picture (json "tags") as well

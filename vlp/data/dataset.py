@@ -10,16 +10,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from vlp.data.canvas import Canvas
 from vlp.data.config import DataConfig
 from vlp.data.draws import draws_at
 from vlp.data.errors import BadSampleError
 from vlp.data.graph import Row, graph_of
-from vlp.data.images import Picture, augment, resize, swap_sides
+from vlp.data.images import Picture, augment, cut_out, resize, swap_sides
 from vlp.data.order import sample_at
 from vlp.data.record import parse_record
 from vlp.data.shards import PICTURES, ShardFolder
 from vlp.data.tokenizer import Tokenizer
-from vlp.types import Regions, Sample
+from vlp.types import Box, Regions, Sample
 
 FEATURES = "features.safetensors"
 REGIONS = "regions.safetensors"
@@ -34,6 +35,7 @@ class _Look:
     features: Tensor | None
     regions: Regions | None
     mirrored: bool
+    box: Box | None = None
 
 
 class PairDataset:
@@ -49,6 +51,11 @@ class PairDataset:
         self.augmented = train and (config.flip or cropped or config.randaugment[0] > 0)
         self.seed = seed
         self._last: tuple[tuple[int, ...], _Look] | None = None
+        self._canvas: Canvas | None = None
+
+    def begin(self, canvas: Canvas | None) -> None:
+        """Pictures are made on this canvas from now on. None made before is used again: its memory may be lent away."""
+        self._canvas, self._last = canvas, None
 
     def __len__(self) -> int:
         return self.shards.num_captions
@@ -113,6 +120,7 @@ class PairDataset:
             image=look.image,
             features=look.features,
             regions=look.regions,
+            box=look.box,
             tag_ids=self._tags(record, shard, row) if self.config.use_tags else None,
             graph=self._graph(caption, shard, row) if self.config.use_graph else None,
         )
@@ -142,8 +150,8 @@ class PairDataset:
             elif not self.config.use_pictures:
                 look = _Look(None, None, regions, mirrored=False)
             else:
-                image, mirrored = self._picture(shard, row, seeds)
-                look = _Look(image, None, regions, mirrored)
+                image, mirrored, box = self._picture(shard, row, seeds)
+                look = _Look(image, None, regions, mirrored, box)
             self._last = (which, look)
         return self._last[1]
 
@@ -172,13 +180,20 @@ class PairDataset:
         """The sample's json. Raises BadSampleError where it is none or a caption is missing, empty or absurdly long."""
         return parse_record(self.shards.read(shard, row, "json"), lambda: self.shards.name(shard, row))
 
-    def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool]:
+    def _picture(self, shard: int, row: int, seeds: tuple[int, int, int]) -> tuple[Tensor, bool, Box | None]:
+        if self.augmented and self.config.augment_on_device:
+            random = draws_at(*seeds)
+            part, box = self._decoded(shard, row, lambda data: cut_out(Picture(data), self.config, random))
+            return part, box.mirrored, box
+        place = self._canvas.row() if self._canvas is not None else None
         if self.augmented:
             random = draws_at(*seeds)
-            picture, mirrored = self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random))
+            made = self._decoded(shard, row, lambda data: augment(Picture(data), self.config, random, place))
         else:
-            picture, mirrored = resize(self.picture(shard, row), self.config.image_size), False
-        return picture.contiguous(), mirrored
+            made = resize(self.picture(shard, row), self.config.image_size, place), False
+        if self._canvas is not None and made[0] is place:
+            self._canvas.keep()
+        return *made, None
 
     def _tensors(self, shard: int, row: int, suffix: str, names: tuple[str, ...]) -> list[Tensor]:
         data = self.shards.read(shard, row, suffix)

@@ -21,8 +21,8 @@ class EvaluationSet:
 
     `text_image` (num_texts,) gives the picture of each caption, 0 .. num_images - 1; any number of captions a picture.
     With `config.use_features` cached tokens are read where the folder has them, else its pictures: a model with a
-    frozen prefix takes both. Raises DataError for a picture or caption that cannot be read: a figure over less than
-    the whole set would mislead.
+    frozen prefix takes both. Captions longer than `config.max_length` pieces are cut and counted (`num_truncated`).
+    Raises DataError for a picture or caption that cannot be read: a figure over less than the whole set would mislead.
     """
 
     def __init__(self, config: DataConfig, folder: Path | str, tokenizer: Tokenizer, limit: int | None = None) -> None:
@@ -31,19 +31,29 @@ class EvaluationSet:
         self.dataset = PairDataset(settings, folder, tokenizer, train=False)
         preflight(self.dataset)
         self.folder = Path(folder)
+        if limit is not None and limit < 1:
+            raise DataError(f"a limit of {limit} pictures leaves an empty gallery; give 1 or more, or none for all")
         self.num_images = min(self.dataset.num_pictures, limit or self.dataset.num_pictures)
         self.captions: list[str] = []
         self.keys: list[str] = []
+        self.image_ids: list[int] = []
+        self.caption_ids: list[int] = []
+        self.filenames: list[str] = []
         owners: list[int] = []
         for image in range(self.num_images):
             place = self.dataset.shards.locate(image)
-            texts = [c["text"] for c in self.dataset.record(*place)["captions"]]
+            record = self.dataset.record(*place)
             self.keys.append(self.dataset.shards.key(*place))
-            self.captions += texts
-            owners += [image] * len(texts)
+            self.image_ids.append(record["image_id"])
+            self.filenames.append(str(record.get("filename", "")))
+            self.captions += [caption["text"] for caption in record["captions"]]
+            self.caption_ids += [caption["id"] for caption in record["captions"]]
+            owners += [image] * len(record["captions"])
         self.num_texts = len(self.captions)
         self.text_image = torch.tensor(owners)
-        self._tokens = [tokenizer(text, config.max_length) for text in self.captions]
+        whole = [tokenizer(text, config.max_length + 1) for text in self.captions]
+        self.num_truncated = sum(len(ids) > config.max_length for ids, _ in whole)  # captions that lose words
+        self._tokens = [tokenizer(text, config.max_length) for text in self.captions] if self.num_truncated else whole
         self.text_order = sorted(range(self.num_texts), key=lambda i: len(self._tokens[i][0]))  # least padding
 
     def image_batch(self, block: int, batch_size: int) -> Batch:

@@ -8,14 +8,13 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from vlp.data.config import DataConfig
-from vlp.data.randaugment import randaugment
-from vlp.types import normalised
+from vlp.data.randaugment import draw, randaugment
+from vlp.types import Box, normalised
 
 try:
     import simplejpeg  # the optional extra `fast`: half as fast again as Pillow, and the same pixels
@@ -140,11 +139,22 @@ def looks_whole(kind: str, tail: bytes) -> bool:
     return b"IEND" in tail if kind == "png" else True
 
 
-def resize(picture: Tensor, size: int) -> Tensor:
-    """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased."""
+def resize(picture: Tensor, size: int, out: Tensor | None = None) -> Tensor:
+    """The evaluation transform: the whole picture squeezed to (3, size, size), bicubic, antialiased; into `out` where
+    it is given."""
     if picture.shape[1:] == (size, size):
-        return picture
-    return F.interpolate(picture[None], (size, size), mode="bicubic", antialias=True)[0]
+        return picture if out is None else out.copy_(picture)
+    if out is None:
+        out = torch.empty(size, size, 3, dtype=picture.dtype).permute(2, 0, 1)
+    # What `interpolate` calls; it writes pixel by pixel only what it reads so, and would itself copy parts of pictures.
+    whole = _batch(picture).contiguous(memory_format=torch.channels_last)
+    torch.ops.aten._upsample_bicubic2d_aa.out(whole, [size, size], False, None, None, out=_batch(out))
+    return out
+
+
+def _batch(picture: Tensor) -> Tensor:
+    """A batch of one, whose first stride is as long as the picture, whatever its layout."""
+    return picture.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
 
 
 def normalise(picture: Tensor, config: DataConfig) -> Tensor:
@@ -152,23 +162,41 @@ def normalise(picture: Tensor, config: DataConfig) -> Tensor:
     return normalised(picture, config.mean, config.std)
 
 
-def augment(picture: Picture, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, bool]:
-    """The training transform, random resized crop, RandAugment and mirror; (3, image_size, image_size) uint8, and
-    whether it was mirrored, which captions must follow. Raises ValueError for a picture that is damaged."""
-    size = config.image_size
-    if tuple(config.crop_scale) == (1.0, 1.0):
-        pixels = resize(picture.decode(reduction(picture.height, picture.width, size)), size)
-    else:
-        top, left, height, width = _crop((picture.height, picture.width), config.crop_scale, random)
-        shrunk = picture.decode(reduction(height, width, size))
-        down, across = shrunk.shape[1] / picture.height, shrunk.shape[2] / picture.width
-        top, bottom = round(top * down), round((top + height) * down)
-        left, right = round(left * across), round((left + width) * across)
-        pixels = resize(shrunk[:, top : max(bottom, top + 1), left : max(right, left + 1)], size)
+def augment(
+    picture: Picture, config: DataConfig, random: np.random.Generator, out: Tensor | None = None
+) -> tuple[Tensor, bool]:
+    """The training transform, random resized crop, RandAugment and mirror; (3, image_size, image_size) uint8, `out`
+    where it is given, and whether it was mirrored, which captions must follow.
+
+    Raises ValueError for a picture that is damaged.
+    """
+    pixels = resize(_cut(picture, config, random), config.image_size, out)
     if config.randaugment[0]:
         pixels = randaugment(pixels, *config.randaugment, random)
     mirrored = config.flip and random.random() < 0.5
-    return (pixels.flip(2) if mirrored else pixels), mirrored
+    if mirrored:
+        pixels = pixels.flip(2)
+    return (pixels if out is None or pixels is out else out.copy_(pixels)), mirrored
+
+
+def cut_out(picture: Picture, config: DataConfig, random: np.random.Generator) -> tuple[Tensor, Box]:
+    """The part of a picture that `augment` shows with these draws, (3, height, width) uint8, and what is left to do."""
+    part = _cut(picture, config, random)
+    operations = draw(*config.randaugment, random) if config.randaugment[0] else []
+    return part, Box(tuple(operations), config.flip and random.random() < 0.5, config.image_size)
+
+
+def _cut(picture: Picture, config: DataConfig, random: np.random.Generator) -> Tensor:
+    """The box of a random resized crop, decoded as small as it may be."""
+    size = config.image_size
+    if tuple(config.crop_scale) == (1.0, 1.0):
+        return picture.decode(reduction(picture.height, picture.width, size))
+    top, left, height, width = _crop((picture.height, picture.width), config.crop_scale, random)
+    shrunk = picture.decode(reduction(height, width, size))
+    down, across = shrunk.shape[1] / picture.height, shrunk.shape[2] / picture.width
+    top, bottom = round(top * down), round((top + height) * down)
+    left, right = round(left * across), round((left + width) * across)
+    return shrunk[:, top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def reduction(height: int, width: int, size: int) -> int:

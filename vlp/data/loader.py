@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
+from vlp.data.handover import Slabs
 from vlp.data.mixture import Mixture
 from vlp.data.order import RUN, positions
 from vlp.data.preflight import preflight
@@ -55,12 +56,12 @@ class TrainLoader:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
-        config = self.config
+        config, slabs = self.config, Slabs()
         loader: DataLoader[Read] = DataLoader(
-            Reader(self.data, self.seed, config.batch_size, config.length_group),  # type: ignore[arg-type]
+            Reader(self.data, self.seed, config.batch_size, config.length_group, slabs),  # type: ignore[arg-type]
             batch_sampler=self._positions(start_step),
             num_workers=config.workers,
-            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation),
+            collate_fn=Collate(self.data.sets[0].tokenizer.pad_id, config.normalisation, slabs),
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if config.workers else None,
             worker_init_fn=die_with_the_run,

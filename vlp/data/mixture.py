@@ -1,8 +1,11 @@
 """Several sets read as one, in an order that is as exact as that of a single set."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from vlp.data.canvas import Canvas
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.errors import DataError
@@ -43,6 +46,22 @@ class Mixture:
 
     def __len__(self) -> int:
         return sum(self.counts) * self.group
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of every picture."""
+        return self.sets[0].config.image_size
+
+    @contextmanager
+    def drawing_on(self, canvas: Canvas) -> Iterator[None]:
+        """Pictures that are read within lie on the canvas, as many as have room there."""
+        for dataset in self.sets:
+            dataset.begin(canvas)
+        try:
+            yield
+        finally:
+            for dataset in self.sets:
+                dataset.begin(None)
 
     def locate(self, position: int) -> tuple[int, int]:
         """(set, position in that set's own endless order) of a position of the mixture.

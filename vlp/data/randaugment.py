@@ -11,11 +11,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 LARGEST = 10  # magnitude at which an operation is at its strongest
-Operation = Callable[[Tensor, float], Tensor]  # (3, height, width) uint8, strength in [-1, 1] -> the same
+Operation = Callable[[Tensor, float], Tensor]  # (..., 3, height, width) uint8, strength in [-1, 1] -> the same
 
 
 def _affine(picture: Tensor, *, angle: float = 0, shift: tuple[float, float] = (0, 0), shear: float = 0) -> Tensor:
-    height, width = picture.shape[1:]
+    height, width = picture.shape[-2:]
     moved: Tensor = TF.affine(
         picture,
         angle=angle,
@@ -29,7 +29,7 @@ def _affine(picture: Tensor, *, angle: float = 0, shift: tuple[float, float] = (
 
 
 def _sheared_y(picture: Tensor, strength: float) -> Tensor:
-    return _affine(picture.transpose(1, 2), shear=17.0 * strength).transpose(1, 2)
+    return _affine(picture.transpose(-2, -1), shear=17.0 * strength).transpose(-2, -1)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -46,12 +46,15 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def randaugment(picture: Tensor, operations: int, magnitude: int, random: np.random.Generator) -> Tensor:
-    """`operations` of the list, drawn with replacement, one after another, at `magnitude` of 10, in either direction.
+def draw(operations: int, magnitude: int, random: np.random.Generator) -> list[tuple[int, float]]:
+    """`operations` of the list, drawn with replacement, as numbers and strengths: `magnitude` of 10, either way."""
+    numbers, signs = random.integers(len(OPERATIONS), size=operations), random.choice([-1, 1], operations)
+    return [(int(n), float(sign) * magnitude / LARGEST) for n, sign in zip(numbers, signs, strict=True)]
 
-    (3, height, width) uint8 in and out.
-    """
+
+def randaugment(picture: Tensor, operations: int, magnitude: int, random: np.random.Generator) -> Tensor:
+    """The operations that are drawn, one after another. (3, height, width) uint8 in and out."""
     names = list(OPERATIONS)
-    for number, sign in zip(random.integers(len(names), size=operations), random.choice([-1, 1], operations)):  # noqa: B905
-        picture = OPERATIONS[names[number]](picture, float(sign) * magnitude / LARGEST)
+    for number, strength in draw(operations, magnitude, random):
+        picture = OPERATIONS[names[number]](picture, strength)
     return picture

@@ -1,16 +1,20 @@
 """What a reading process does: positions to a batch, and to what was wrong."""
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from vlp.data.canvas import Canvas
 from vlp.data.collate import collate
 from vlp.data.errors import BadSampleError
+from vlp.data.handover import HEAD, Slabs, pack, unpack
 from vlp.data.mixture import Mixture
 from vlp.data.order import permutation
-from vlp.types import Batch, Sample
+from vlp.types import Batch, Sample, each
 
 MOST_SKIPPED = 1_000  # positions in a row that are all bad: there is nothing to go on with
 Found = tuple[Sample | None, BadSampleError | None]  # what is shown at a position, and what was wrong with its own
@@ -25,15 +29,23 @@ class Read:
 
     def pin_memory(self) -> "Read":
         """Called by the DataLoader where there is an accelerator; it looks inside no dataclass by itself."""
-        return Read(_pinned(self.batch), self.bad)
+        return Read(each(self.batch, Tensor, lambda tensor: tensor.pin_memory()), self.bad)
 
 
-def _pinned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
-    return value
+@dataclass
+class Packed:
+    """A Read on its way out of a reading process, which it leaves as a Read: its batch's tensors lie in `slabs`."""
+
+    slabs: list[Tensor]
+    placed: Batch
+    bad: list[BadSampleError]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self.slabs, self.placed, self.bad)
+
+
+def _received(slabs: list[Tensor], placed: Batch, bad: list[BadSampleError]) -> Read:
+    return Read(unpack(slabs, placed), bad)
 
 
 class Reader:
@@ -44,8 +56,9 @@ class Reader:
     is a positive by image id, never a false negative.
     """
 
-    def __init__(self, data: Mixture, seed: int, batch_size: int, length_group: int) -> None:
+    def __init__(self, data: Mixture, seed: int, batch_size: int, length_group: int, slabs: Slabs) -> None:
         self.data = data
+        self.slabs = slabs
         self.seed = seed
         self.batch_size = batch_size
         self.length_group = length_group
@@ -59,7 +72,15 @@ class Reader:
 
     def __getitems__(self, positions: list[int]) -> list[Found]:
         """For each position a sample, and what was wrong where it is another position's."""
-        return [self._good(position) for position in positions]
+        with self.data.drawing_on(self._canvas(len(positions))):
+            return [self._good(position) for position in positions]
+
+    def _canvas(self, rows: int) -> Canvas:
+        size = self.data.image_size
+        count = 3 * size * size * rows
+        if get_worker_info() is None:
+            return Canvas(torch.empty(count, dtype=torch.uint8), size)
+        return Canvas(self.slabs.lend(count)[HEAD : HEAD + count], size)
 
     def _good(self, position: int) -> Found:
         first = self[position]
@@ -89,11 +110,19 @@ class Reader:
 class Collate:
     """Samples to a batch that is padded with `pad_id`, its pictures still in uint8."""
 
-    def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    def __init__(self, pad_id: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]], slabs: Slabs) -> None:
         self.pad_id = pad_id
         self.normalisation = normalisation
+        self.slabs = slabs
 
-    def __call__(self, read: list[Found]) -> Read:
+    def __call__(self, read: list[Found]) -> Read | Packed:
+        """The batch; in a reading process packed to be handed over."""
         samples = [sample for sample, _ in read if sample is not None]
+        bad = [error for _, error in read if error is not None]
         batch = collate(samples, self.pad_id, self.normalisation) if len(samples) == len(read) else None
-        return Read(batch, [error for _, error in read if error is not None])
+        if get_worker_info() is None:
+            return Read(batch, bad)
+        if batch is None:
+            self.slabs.send([])
+            return Read(None, bad)
+        return Packed(*pack(batch, self.slabs), bad)

@@ -203,7 +203,7 @@ class ShardFolder:
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Shard and row of a sample number."""
-        shard = int(np.searchsorted(self.first_sample, sample, side="right")) - 1
+        shard = int(self.first_sample.searchsorted(sample, side="right")) - 1
         return shard, sample - int(self.first_sample[shard])
 
     def locate_pair(self, pair: int) -> tuple[int, int, int]:
@@ -211,9 +211,9 @@ class ShardFolder:
 
         Raises BadSampleError where the shard's member table is damaged.
         """
-        shard = int(np.searchsorted(self.first_caption, pair, side="right")) - 1
+        shard = int(self.first_caption.searchsorted(pair, side="right")) - 1
         ends, place = self._opened(shard).captions, pair - int(self.first_caption[shard])
-        row = int(np.searchsorted(ends, place, side="right"))
+        row = int(ends.searchsorted(place, side="right"))
         return shard, row, place - (int(ends[row - 1]) if row else 0)
 
     def captions_of(self, shard: int, row: int) -> int:

@@ -11,7 +11,7 @@ from vlp.data.config import DataConfig
 from vlp.data.draws import draws_at
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.fetch import ShardCache
-from vlp.data.images import Picture, augment, resize, swap_sides
+from vlp.data.images import Picture, augment, cut_out, resize, swap_sides
 from vlp.data.order import permutation
 from vlp.data.record import MEMBER_BYTES, TEXT_BYTES, parse_record
 from vlp.data.scan import Scan, scan
@@ -106,14 +106,20 @@ class SampleStream:
             picture = Picture(_bytes(file, members[kind], MEMBER_BYTES, place))
             config = self.config
             cropped = config.flip or config.randaugment[0] > 0 or tuple(config.crop_scale) != (1.0, 1.0)
-            plain = (resize(picture.decode(), config.image_size), False) if not cropped else None
-            image, mirrored = plain or augment(picture, config, random)
+            box = None
+            if not cropped:
+                image, mirrored = resize(picture.decode(), config.image_size), False
+            elif config.augment_on_device:
+                image, box = cut_out(picture, config, random)
+                mirrored = box.mirrored
+            else:
+                image, mirrored = augment(picture, config, random)
         except ValueError as error:
             if isinstance(error, BadSampleError):
                 raise
             raise BadSampleError("undecodable picture", place, str(error)) from error
         ids, words = self.tokenizer(swap_sides(caption["text"]) if mirrored else caption["text"], config.max_length)
-        return Sample(key, record["image_id"], caption["id"], ids, words, image=image.contiguous())
+        return Sample(key, record["image_id"], caption["id"], ids, words, image=image, box=box)
 
     def _record(self, file: BinaryIO, url: str, key: str, members: dict[str, tuple[int, int]]) -> dict[str, Any]:
         """Our own json; or a text beside the picture, as img2dataset writes it, with ids made of its place."""

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from vlp.data.config import DataConfig
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.fetch import COMMAND, ShardCache
+from vlp.data.handover import Slabs
 from vlp.data.loader import die_with_the_run
-from vlp.data.reading import Collate, Read
+from vlp.data.reading import Collate, Found, Packed, Read
 from vlp.data.stream import SampleStream, expand
 from vlp.data.tally import Tally
 from vlp.data.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ def is_remote(folder: str) -> bool:
     return "://" in folder or folder.startswith(COMMAND)
 
 
-class _Batches(IterableDataset[Read]):
+class _Batches(IterableDataset[Read | Packed]):
     """What each reading process yields: its stream's batches, from the run's micro batch `start` on.
 
     Micro batch m comes from stream m % workers of its rank, and takes `share` samples of it, bad ones included, so
@@ -38,7 +39,7 @@ class _Batches(IterableDataset[Read]):
         self.rank = rank
         self.world = world
 
-    def __iter__(self) -> Iterator[Read]:
+    def __iter__(self) -> Iterator[Read | Packed]:
         info = get_worker_info()
         workers, worker = (1, 0) if info is None else (info.num_workers, info.id)
         own = (self.start + worker) % workers
@@ -48,12 +49,13 @@ class _Batches(IterableDataset[Read]):
         while True:
             yield self._read(list(islice(samples, self.share)))
 
-    def _read(self, found: list[Sample | BadSampleError]) -> Read:
+    def _read(self, found: list[Sample | BadSampleError]) -> Read | Packed:
         good = [s for s in found if isinstance(s, Sample)]
         bad = [s for s in found if isinstance(s, BadSampleError)]
         filled = good + [good[i % len(good)] for i in range(len(bad))] if good else []
-        read = self.collate([(sample, None) for sample in filled]) if filled else Read(None, [])
-        return Read(read.batch, bad)
+        places: list[Found] = [(sample, None) for sample in good]
+        places += zip(filled[len(good) :], bad, strict=True) if filled else []
+        return self.collate(places) if filled else Read(None, bad)
 
 
 class StreamLoader:
@@ -74,7 +76,7 @@ class StreamLoader:
             cache.check(url)
         self.config = config
         self.samples = SampleStream(config, urls, cache, tokenizer, seed)
-        self.collate = Collate(tokenizer.pad_id, config.normalisation)
+        self.collate = Collate(tokenizer.pad_id, config.normalisation, Slabs())
         self.rank = rank
         self.world = world
         self.accumulate = accumulate
@@ -85,7 +87,7 @@ class StreamLoader:
         share = self.config.batch_size // (self.world * self.accumulate)
         start = start_step * self.accumulate
         loader: DataLoader[Read] = DataLoader(
-            _Batches(self.samples, self.collate, share, start, self.rank, self.world),
+            _Batches(self.samples, self.collate, share, start, self.rank, self.world),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.config.workers,
             pin_memory=torch.cuda.is_available(),

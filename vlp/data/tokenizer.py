@@ -7,6 +7,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from vlp.data.errors import DataError
+from vlp.data.words import WordTable
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILE = "tokenizer.json"
@@ -25,6 +26,8 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
         self.special_ids = tuple(ids.values())
         self.vocab_size: int = rust.get_vocab_size()
+        ends = rust.encode("").ids == [self.cls_id, self.sep_id]
+        self.table = WordTable.of(rust) if ends else None
 
     @staticmethod
     def from_folder(folder: Path | str) -> "Tokenizer":
@@ -38,8 +41,12 @@ class Tokenizer:
 
     def __call__(self, text: str, max_length: int) -> tuple[list[int], list[int]]:
         """(ids, word ids) of at most `max_length` pieces; a longer text is cut in front of its [SEP]."""
-        encoding = self.rust.encode(text)
-        ids, words = encoding.ids, [-1 if w is None else w for w in encoding.word_ids]
+        plain = self.table(text) if self.table is not None else None
+        if plain is not None:
+            ids, words = [self.cls_id, *plain[0], self.sep_id], [-1, *plain[1], -1]
+        else:
+            encoding = self.rust.encode(text)
+            ids, words = encoding.ids, [-1 if w is None else w for w in encoding.word_ids]
         if len(ids) > max_length:
             ids, words = [*ids[: max_length - 1], self.sep_id], [*words[: max_length - 1], -1]
         return ids, words
@@ -61,10 +68,11 @@ class Tokenizer:
         os.replace(part, Path(folder) / FILE)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"rust": self.rust.to_str()}
+        return self.__dict__ | {"rust": self.rust.to_str(), "table": self.table is not None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state | {"rust": RustTokenizer.from_str(str(state["rust"]))})
+        rust = RustTokenizer.from_str(str(state["rust"]))
+        self.__dict__.update(state | {"rust": rust, "table": WordTable(rust) if state["table"] else None})
 
 
 def _from_words(path: Path) -> Tokenizer:

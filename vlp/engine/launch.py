@@ -5,22 +5,25 @@ plain `Accelerator()` on a CPU machine starts independent ones, a process group 
 the model unwrapped. Each would train without gradient exchange and without an error, so the checks here raise.
 """
 
-import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 
-from vlp.config import ConfigError
+from vlp.engine import zero
 from vlp.engine.run import RunConfig
 from vlp.engine.switches import blocks
+
+ENTRIES = ("read", "keys_values")  # a block's ways in beside `forward`, at which FSDP2 must gather its weights, too
+# How long a collective may take: an evaluation, for which the others wait, may be long. A `Watch` ends what hangs.
+PATIENCE = timedelta(hours=12)
 
 WRAPPERS = {
     DistributedType.MULTI_CPU: ("DistributedDataParallel",),
@@ -45,12 +48,12 @@ def start(run: RunConfig) -> Accelerator:
         warnings.warn(text, stacklevel=2)
     # Buffers (feature queues, counters) change in after_step from gathered values, equally on every rank:
     # broadcasting them in every forward would only cost time.
-    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     cpu, sharded = not torch.cuda.is_available(), asked_sharding()
-    if cpu and sharded:  # with cpu=True Accelerate would forget about the sharding, in silence
-        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    # A backend by name, because with cpu=True Accelerate would forget about the sharding, in silence.
+    group = InitProcessGroupKwargs(backend="gloo" if cpu and sharded else None, timeout=PATIENCE)
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False), group]
     if sharded == "DEEPSPEED":
-        _prepare_deepspeed(run, cpu)
+        zero.prepare(run, cpu)
     accelerator = Accelerator(
         cpu=cpu and not sharded,
         mixed_precision="no" if sharded == "DEEPSPEED" else run.precision,
@@ -62,26 +65,29 @@ def start(run: RunConfig) -> Accelerator:
     return accelerator
 
 
+def start_evaluation() -> tuple[torch.device, bool]:
+    """Join the processes of the launcher, if there is one: this one's device, and whether it is the main one.
+
+    Raises LaunchError where the processes do not see each other.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu"), True
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.num_processes != world:
+        raise LaunchError(
+            f"the launcher started {world} processes but Accelerate sees {state.num_processes}; each would evaluate "
+            "everything. Launch with `accelerate launch --multi_gpu --num_processes N` or `torchrun --nproc_per_node N`"
+        )
+    return state.device, state.is_main_process
+
+
 def asked_sharding() -> str:
     """What the launcher asks for in the environment: "DEEPSPEED", "FSDP", or nothing."""
     for name in ("DEEPSPEED", "FSDP"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             return name
     return ""
-
-
-def _prepare_deepspeed(run: RunConfig, cpu: bool) -> None:
-    """Raise ConfigError for what DeepSpeed cannot do here; on a CPU keep it to gloo."""
-    if importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError("this launch needs DeepSpeed: pip install 'vlp[deepspeed]'")
-    if run.precision == "fp16":
-        raise ConfigError("under DeepSpeed run.precision is 'no' or 'bf16'; its fp16 would replace the float32 weights")
-    if cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed.ops
-
-        # A shared-memory collective that DeepSpeed would compile for minutes at the first start.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def check_sharding(accelerator: Accelerator, asked: str) -> None:
@@ -137,52 +143,35 @@ def wrap(
     """
     check_parameters(accelerator, task)
     if accelerator.distributed_type is DistributedType.DEEPSPEED:
-        bf16 = run is not None and run.precision == "bf16"
-        accelerator.state.deepspeed_plugin.deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": micro_batch,
-            "gradient_clipping": clip,
-            # Weights stay float32 and operations are cast, as under DDP; "bf16" would replace the weights.
-            **({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}} if bf16 else {}),
-        }
+        accelerator.state.deepspeed_plugin.deepspeed_config |= zero.settings(run, micro_batch, clip)
     if accelerator.distributed_type is DistributedType.FSDP:  # cut block by block, whatever their classes are
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks(task)})
-    with _scalars_allowed(accelerator):
-        wrapped, prepared = accelerator.prepare(task, optimizer)
+    wrapped, prepared = accelerator.prepare(task, optimizer)
     check_wrapper(accelerator.distributed_type, accelerator.num_processes, wrapped, task)
     if accelerator.distributed_type is DistributedType.FSDP:
         for block in blocks(task):
-            if hasattr(block, "read"):  # a second way in, at which FSDP must gather the block's weights, too
-                register_fsdp_forward_method(block, "read")
+            for entry in (name for name in ENTRIES if hasattr(block, name)):
+                register_fsdp_forward_method(block, entry)
+    elif cuts_weights(accelerator):
+        zero.gather_for_gradients(task)
     return wrapped, prepared
 
 
+def cuts_weights(accelerator: Accelerator) -> bool:
+    """Whether no rank has the whole model: under FSDP2 and ZeRO-3. Then all ranks compute together, or none."""
+    kind = accelerator.distributed_type
+    zero = kind is DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage == 3
+    return zero or kind is DistributedType.FSDP
+
+
 def check_parameters(accelerator: Accelerator, task: nn.Module) -> None:
-    """Raise LaunchError for what a launch cannot cut: ZeRO-3 at all, and FSDP2 parameters without dimensions."""
-    if accelerator.distributed_type is DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage > 2:
-        raise LaunchError(
-            "ZeRO-3 frees a parameter behind the module that owns it, but word embeddings are read by the masked-word "
-            "head as well; use ZeRO-2, or FSDP2 for a model without contrast"
-        )
+    """Raise LaunchError for parameters without dimensions, which neither DeepSpeed nor FSDP2 can cut."""
     scalars = [name for name, parameter in task.named_parameters() if parameter.ndim == 0]
-    if accelerator.distributed_type is DistributedType.FSDP and scalars:
-        raise LaunchError(f"FSDP2 cuts no parameters without dimensions ({', '.join(scalars)}); use DDP or ZeRO-2")
-
-
-@contextmanager
-def _scalars_allowed(accelerator: Accelerator) -> Iterator[None]:
-    """DeepSpeed 0.19 fails to broadcast parameters without dimensions (temperatures). Nothing needs the broadcast:
-    every rank has drawn the same weights from the seed, or read them from the same checkpoint."""
-    if accelerator.distributed_type is not DistributedType.DEEPSPEED:
-        yield
-        return
-    from deepspeed.runtime.engine import DeepSpeedEngine
-
-    original = DeepSpeedEngine._broadcast_model
-    DeepSpeedEngine._broadcast_model = lambda engine: None
-    try:
-        yield
-    finally:
-        DeepSpeedEngine._broadcast_model = original
+    if scalars and accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+        raise LaunchError(
+            f"{accelerator.distributed_type.value} cuts no parameters without dimensions ({', '.join(scalars)}); "
+            "give them the shape (1,), or use DDP"
+        )
 
 
 def check_wrapper(kind: DistributedType, processes: int, wrapped: Any, task: nn.Module) -> None:

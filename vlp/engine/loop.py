@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from vlp.engine.guard import Guard
 from vlp.engine.meter import Meter
+from vlp.engine.micro import micro_steps
 from vlp.engine.optim import OptimConfig, learning_rate, set_learning_rate
 from vlp.engine.run import RunConfig, due
 from vlp.engine.seeds import seed_micro_step
@@ -44,7 +45,8 @@ def train(
     """Train from after step `start` to step `run.steps`, counted from 1. `task` is wrapped, `inner` is the task itself.
 
     `batches` yields `run.accumulate` micro batches a step. Gradients are averaged over them, so a loss that compares
-    the pairs of a batch with each other (contrast, negatives) sees one micro batch at a time.
+    the pairs of a batch with each other (contrast, negatives) sees one micro batch at a time; with `run.gradient_cache`
+    the contrast of embeddings sees all of them.
     Returns the last step: earlier than `run.steps` when any rank was asked to stop. Raises DivergenceError.
     """
     parameters = [p for p in inner.parameters() if p.requires_grad]
@@ -56,13 +58,11 @@ def train(
 
         # micro steps
         losses, keys = [], []
-        for micro in range(run.accumulate):
-            with meter.timed("data"):
-                batch = next(batches).to(accelerator.device)
+        for micro, (batch, beside) in enumerate(micro_steps(inner, batches, accelerator, run, step, meter)):
             seed_micro_step(run.seed, step, micro, accelerator.process_index)
             with accelerator.accumulate(task):
                 with meter.timed("forward"):
-                    loss = task(batch)
+                    loss = task(batch, *beside)
                 with meter.timed("backward"):
                     accelerator.backward(loss.value)
             losses.append(loss)

@@ -9,17 +9,22 @@ import torch
 from accelerate import Accelerator
 
 SHARES = ("data", "forward", "backward")
+BETWEEN = "optimizer"  # between the phases: clipping, the ranks' verdict, the optimizer, the log
 
 
 class Meter:
     """Counts samples and seconds between two readings; pauses (evaluation, checkpoints) are left out.
 
-    `flops_per_sample` (forward and backward) over `peak_flops` of one rank's device gives the MFU; 0 = not known.
+    `taken` is the last step taken; `place`, the number of phases begun and ended and the phase of now, tells a `Watch`
+    who is behind. `flops_per_sample` (forward and backward) over `peak_flops` of one rank's device gives the MFU; 0 =
+    not known.
     """
 
-    def __init__(self, *, flops_per_sample: float = 0.0, peak_flops: float = 0.0) -> None:
+    def __init__(self, *, flops_per_sample: float = 0.0, peak_flops: float = 0.0, taken: int = 0) -> None:
         self.flops_per_sample = flops_per_sample
         self.peak_flops = peak_flops
+        self.taken = taken
+        self.place = (0, BETWEEN)
         self._reset()
 
     def _reset(self) -> None:
@@ -32,7 +37,9 @@ class Meter:
     def timed(self, what: str) -> Iterator[None]:
         """Time spent here goes to "data", "forward", "backward" or "paused". Host time: nothing waits for a GPU."""
         start = time.perf_counter()
+        self.place = (self.place[0] + 1, what)
         yield
+        self.place = (self.place[0] + 1, BETWEEN)
         self.seconds[what] += time.perf_counter() - start
 
     def count(self, samples: int) -> None:
@@ -42,6 +49,7 @@ class Meter:
     def step(self) -> None:
         """Count a step."""
         self.steps += 1
+        self.taken += 1
 
     def read(self, accelerator: Accelerator) -> tuple[dict[str, float], list[dict[str, float]]]:
         """Since the last reading: rates over all ranks, and each rank's milliseconds a step and memory in GB.

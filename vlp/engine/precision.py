@@ -9,6 +9,7 @@ import warnings
 import torch
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def has_fast_bf16() -> bool:

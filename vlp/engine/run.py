@@ -18,6 +18,7 @@ class RunConfig:
     steps: int = 1000  # optimizer steps in all
     seed: int = 0  # initial weights, order, augmentation, dropout, masks and negatives all hang on it
     accumulate: int = 1  # micro batches a step
+    gradient_cache: bool = False  # contrast all micro batches of a step with each other; encodes each of them twice
     precision: str = "no"  # "no" = float32; "bf16", "fp16" = autocast; "auto" = bf16 where the hardware has it
     log_every: int = 10  # steps between two lines of log.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
@@ -27,6 +28,7 @@ class RunConfig:
     keep_hours: float = 0.0  # also one every so many hours; 0 = none
     max_skips: int = 10  # steps skipped in a row (loss or gradient not finite, or an outlier) that stop the run
     spike: float = 0.0  # skip losses and gradient norms so many standard deviations above the last 128 steps; 0 = none
+    timeout: float = 600.0  # seconds without progress that end a run of several ranks, naming the late one; 0 = never
     mfu: bool = True  # count the FLOPs of the first batch before training, and log the share of the device's peak
     eval_every: int = 0  # steps between zero-shot retrievals on data.val; 0 = only at the end
     compile: bool = False  # torch.compile the whole task
@@ -39,9 +41,11 @@ class RunConfig:
         for name in ("steps", "accumulate", "log_every", "max_skips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("checkpoint_every", "keep", "keep_hours", "spike", "eval_every"):
+        for name in ("checkpoint_every", "keep", "keep_hours", "spike", "timeout", "eval_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.gradient_cache and self.accumulate == 1:
+            raise ConfigError("run.gradient_cache joins the micro batches of a step; set run.accumulate above 1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"run.precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
         for name in self.trackers:

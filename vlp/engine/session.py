@@ -148,6 +148,10 @@ class Session:
             self._end(f"failed: {type(error).__name__}", None)
             raise
 
+    def late(self, text: str) -> None:
+        """Note in run.json that the watch has ended the run, and why."""
+        self._end(f"stopped: {text}", None)
+
     def _end(self, state: str, step: int | None) -> None:
         if self.is_main:
             record_end(self.folder, state, step)

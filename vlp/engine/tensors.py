@@ -78,6 +78,14 @@ def check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Pa
         raise CheckpointError("\n".join([f"{source} does not fit this model:", *lines, f"  {remedy}"]))
 
 
+def with_one_dimension(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`found`, where numbers that older files hold without a dimension (temperatures) get the shape (1,) of `own`."""
+    return {
+        name: value.reshape(1) if value.ndim == 0 and name in own and own[name].shape == (1,) else value
+        for name, value in found.items()
+    }
+
+
 def _some(keys: list[str], count: int = 10) -> str:
     return ", ".join(keys[:count]) + (f", and {len(keys) - count} more" if len(keys) > count else "")
 

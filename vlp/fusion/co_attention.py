@@ -127,5 +127,5 @@ class CoAttention(nn.Module):
 
 
 def _step(layer: nn.Module, tokens: Tensor, rows: Packing, other: Tensor, other_rows: Packing) -> Tensor:
-    context = cast(PostNormBlock, layer).cross.keys_values(other_rows.unpack(other))
+    context = cast(PostNormBlock, layer).keys_values(other_rows.unpack(other))
     return cast(Tensor, layer(tokens, rows, context, other_rows.key_mask))

@@ -74,7 +74,7 @@ class CrossFusion(nn.Module):
         """Project the image's keys and values once for every pass that will read them."""
         mask = None if bool(image.mask.all()) else image.mask[:, None, None]
         tokens = self.standardize(image.tokens)
-        return PreparedKeysValues([_block(layer).cross.keys_values(tokens) for layer in self.layers], mask)
+        return PreparedKeysValues([_block(layer).keys_values(tokens) for layer in self.layers], mask)
 
     def forward(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Fused:
         """R texts (R, L, D) with the images `image_index` (R,) of `prepared`; None pairs them in order."""

@@ -59,6 +59,7 @@ def export(source: Path, out: Path, *, dtype: str = "fp32", name: str = "") -> C
             "dtype": dtype,
             "weights_sha256": _sha256(hidden / MODEL),
             "model": to_json(without_weights(config.model)),
+            "mix": config.evaluation.mix,
         }
         _write(hidden, {CONFIG: _json(record), PREPROCESSING: _json(preprocessing(config.data)), CARD: render(card)})
         _write(hidden, {file: _json(found) for file, found in evaluations.items()})

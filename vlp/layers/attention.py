@@ -1,7 +1,6 @@
 """Self- and cross-attention over packed tokens, through scaled_dot_product_attention."""
 
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +69,11 @@ class SelfAttention(nn.Module):
         return _merge(attend(q, k, v, rows.key_mask, dropout))
 
 
-@dataclass
-class KeysValues:
-    """Keys and values of the images for one cross-attention layer, each (B, H, N, D / H)."""
+class KeysValues(NamedTuple):
+    """Keys and values of the images for one cross-attention layer, each (B, H, N, D / H).
+
+    A tuple, so that the hooks by which FSDP2 and ZeRO-3 gather a block's weights see the tensors in it.
+    """
 
     keys: Tensor
     values: Tensor

@@ -1,4 +1,4 @@
-"""Weights of a Hugging Face BERT folder, in the names of our embeddings and blocks."""
+"""Weights of a Hugging Face BERT or RoBERTa folder, in the names of our embeddings and blocks."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+POSITIONS = "embeddings.position_embeddings.weight"
+
 
 def read_bert(folder: str) -> dict[str, Tensor]:
-    """State of a Hugging Face BERT folder in fp32, without a leading `bert.`. Raises FileNotFoundError, ValueError."""
+    """State of a Hugging Face BERT folder in fp32, without a leading `bert.`; RoBERTa's positions begin behind those of
+    its padding, which leave here. Raises FileNotFoundError, ValueError."""
     file = Path(folder) / "model.safetensors"
     if not file.is_file():
         raise FileNotFoundError(f"text weights {file} do not exist; give a Hugging Face BERT folder or null")
-    kind = json.loads((Path(folder) / "config.json").read_text())["model_type"]
-    if kind != "bert":
-        raise ValueError(f"{folder} holds a {kind}, not a bert")
-    return {k.removeprefix("bert."): v.float() for k, v in load_file(str(file)).items()}
+    config = json.loads((Path(folder) / "config.json").read_text())
+    kind = config["model_type"]
+    if kind not in ("bert", "roberta"):
+        raise ValueError(f"{folder} holds a {kind}, not a bert or roberta")
+    state = {k.removeprefix(f"{kind}."): v.float() for k, v in load_file(str(file)).items()}
+    if kind == "roberta":
+        state[POSITIONS] = state[POSITIONS][config["pad_token_id"] + 1 :]
+    return state
 
 
 def bert_embeddings(state: dict[str, Tensor], tags: bool = False) -> dict[str, Tensor]:

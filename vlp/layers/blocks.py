@@ -29,16 +29,23 @@ class PostNormBlock(nn.Module):
     """BERT's layer (Devlin 2018): self-attention, optional cross-attention, feed-forward, each with add and norm."""
 
     def __init__(
-        self, *, width: int, heads: int, hidden: int, dropout: float = 0.0, context_width: int | None = None
+        self,
+        *,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        context_width: int | None = None,
+        eps: float = 1e-12,
     ) -> None:
         super().__init__()
         self.attention = SelfAttention(width=width, heads=heads, dropout=dropout)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
         if context_width is not None:
             self.cross = CrossAttention(width=width, heads=heads, context_width=context_width, dropout=dropout)
-            self.cross_norm = nn.LayerNorm(width, eps=1e-12)
+            self.cross_norm = nn.LayerNorm(width, eps=eps)
         self.feed_forward = FeedForward(width=width, hidden=hidden)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-12)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -47,6 +54,10 @@ class PostNormBlock(nn.Module):
         """(T, D) -> (T, D)."""
         tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, rows)))
         return self._rest(tokens, rows, context, context_mask)
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """(B, N, D_context) image tokens to the keys and values that `forward` and `read` take as context."""
+        return self.cross.keys_values(context)
 
     def read(
         self,

@@ -2,13 +2,24 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
-def held(parameter: Any) -> Tensor:
-    """The tensor in which this rank keeps a parameter: itself, or its FSDP2 shard.
+def held(parameter: Any) -> list[Tensor]:
+    """The tensors in which this rank keeps a parameter: itself, its FSDP2 shard, or its ZeRO-3 part.
 
-    Changing it in place changes the parameter, if every rank does the same to its own.
+    Where ZeRO-3 also keeps the whole of a small one, both. Changing all of them in place changes the parameter, if
+    every rank does the same to its own.
     """
-    local: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-    return local
+    if hasattr(parameter, "to_local"):
+        return [parameter.to_local()]
+    if hasattr(parameter, "ds_tensor"):
+        return [parameter.ds_tensor, parameter] if parameter.numel() else [parameter.ds_tensor]
+    return [parameter]
+
+
+def whole_shape(parameter: Any) -> torch.Size:
+    """A parameter's shape, also while ZeRO-3 leaves nothing but a part of it."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape

@@ -40,10 +40,16 @@ class Captioning(nn.Module):
 
     def forward(self, view: View) -> Loss:
         """Loss over every word but the first token, and the share of words told right."""
-        batch, words = view.batch, cast(Any, view.model.text).embeddings.word.weight
-        follows = batch.text_mask[:, 1:]
-        logits = self.told(self.decoded(view)[:, :-1][follows], words)
-        labels = batch.text_ids[:, 1:][follows]
+        return self.loss(view, self.logits(view))
+
+    def logits(self, view: View) -> Tensor:
+        """(M, V) of every word but the first tokens, in row order."""
+        words = cast(Any, view.model.text).embeddings.word.weight
+        return cast(Tensor, self.told(self.decoded(view)[:, :-1][view.batch.text_mask[:, 1:]], words))
+
+    def loss(self, view: View, logits: Tensor) -> Loss:
+        """What `forward` gives, of the view's `logits`."""
+        labels = view.batch.text_ids[:, 1:][view.batch.text_mask[:, 1:]]
         value = next_word_loss(logits, labels, self.smoothing)
         right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
         return Loss(value, {"caption": value.detach(), "caption_accuracy": right})

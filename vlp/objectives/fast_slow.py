@@ -13,9 +13,10 @@ from vlp.view import View
 
 
 def log_likelihood(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """(R, L, V) logits of the words `labels` (R, L), of which `present` count -> (R,) log p(caption | picture)."""
-    each = F.log_softmax(logits.float(), dim=-1).gather(2, labels[..., None])[..., 0]
-    return (each * present).sum(1)
+    """(M, V) logits of the words `labels` (R, L) that are `present` (R, L), in row order -> (R,) log p(caption |
+    picture)."""
+    each = F.log_softmax(logits.float(), dim=-1).gather(1, labels[present][:, None])[:, 0]
+    return each.new_zeros(present.shape).masked_scatter(present, each).sum(1)
 
 
 def distillation_loss(fast: Tensor, slow: Tensor, allowed: Tensor) -> Tensor:
@@ -33,8 +34,8 @@ class FastSlow(nn.Module):
     """The slow model learns to caption; of each picture's caption and `candidates` - 1 others of the batch, the fast
     one learns how likely the slow one finds them, over `temperature`. The slow model's scores get no gradient.
 
-    Needs the similarity "itc" and a causal text part (`BertText(causal=True)`), whose words the slow fusion reads on.
-    Memory: one caption of each picture is scored at a time, B x L x V logits.
+    Needs the similarity "itc" and a causal text part (`BertText(causal=True)`), whose words the slow fusion reads on;
+    `slow` has no decoder of its own. Memory: one caption of each picture is scored at a time, V logits for each word.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class FastSlow(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if slow.decoder is not None:
+            raise ValueError("the fusion scores the captions; leave out the decoder of the slow model's captioning")
         self.slow = slow
         self.candidates = candidates
         self.temperature = temperature
@@ -55,7 +58,8 @@ class FastSlow(nn.Module):
 
     def forward(self, view: View) -> Loss:
         """Captioning plus `distillation` times the cross entropy of the fast model to the slow one."""
-        caption = self.slow(view)
+        logits = self.slow.logits(view)
+        caption = self.slow.loss(view, logits)
         ids = view.batch.image_id
         own = torch.arange(len(ids), device=ids.device)
         texts, allowed = [own], [torch.ones_like(own, dtype=torch.bool)]
@@ -64,17 +68,23 @@ class FastSlow(nn.Module):
             texts.append(other)
             allowed.append(there)
         with torch.no_grad():
-            slow = torch.stack([self._likelihood(view, text) for text in texts], 1) / self.temperature
+            likelihoods = [_likelihood(view, own, logits), *(self._scored(view, text) for text in texts[1:])]
+            slow = torch.stack(likelihoods, 1) / self.temperature
         fast = [(view.image_embedding * view.text_embedding[text]).sum(1) for text in texts]
         value = distillation_loss(view.model.contrast.scale() * torch.stack(fast, 1), slow, torch.stack(allowed, 1))
         report = caption.report | {"distillation": value.detach()}
         return Loss(caption.value + self.distillation * value, report)
 
-    def _likelihood(self, view: View, text: Tensor) -> Tensor:
+    def _scored(self, view: View, text: Tensor) -> Tensor:
         """(B,) of each pair's picture with the caption of the pair `text` (B,)."""
         model: Any = view.model
         stream, batch = view.text, view.batch
         rows = torch.arange(len(text), device=text.device) if batch.image_row is None else batch.image_row
         states = model.fusion.decode(Stream(stream.tokens[text], stream.mask[text]), view.prepared, rows)
-        logits = self.slow.told(states[:, :-1], model.text.embeddings.word.weight)
-        return log_likelihood(logits, batch.text_ids[text][:, 1:], batch.text_mask[text][:, 1:])
+        told = self.slow.told(states[:, :-1][batch.text_mask[text][:, 1:]], model.text.embeddings.word.weight)
+        return _likelihood(view, text, told)
+
+
+def _likelihood(view: View, text: Tensor, logits: Tensor) -> Tensor:
+    """(R,) of the captions `text` (R,) by the (M, V) logits of their words."""
+    return log_likelihood(logits, view.batch.text_ids[text][:, 1:], view.batch.text_mask[text][:, 1:])

@@ -1,36 +1,47 @@
 """Contrast within a modality, and between the whole and its parts (TCL, Yang 2022, sections 3.2 and 3.3)."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.chunks import sum_over_rows
 from vlp.layers.gather import gather
 from vlp.objectives.itc import contrast_loss, contrast_targets
 from vlp.types import Loss, Stream
-from vlp.view import View
+from vlp.view import Contrast, View
 
 
 class IntraModalContrast(nn.Module):
     """Each embedding is to find the teacher's embedding of the same picture among pictures, and of the caption among
-    captions (equations 4-6). Needs the similarity "itc" and a teacher; its queue gives further candidates."""
+    captions (equations 4-6). Needs the similarity "itc" and a teacher; its queue gives further candidates. With `chunk`
+    so many rows are compared at a time, and again in the backward pass."""
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    embeddings_alone = True
+
+    def __init__(self, *, weight: float = 1.0, chunk: int | None = None) -> None:
         super().__init__()
         self.weight = weight
+        self.chunk = chunk
 
     def forward(self, view: View) -> Loss:
         """Mean of both sides. Raises ValueError without a teacher: an embedding would be told from others by itself."""
         if view.momentum is None:
             raise ValueError("contrast within a modality needs a teacher's view of the batch")
         c = view.contrast
-        targets = contrast_targets(view.batch.image_id[:, None] == c.candidate_ids[None], None, 0.0)
-        empty = (c.candidate_ids == -1)[None]
         sides = [
-            contrast_loss((c.scale * own @ others.T).masked_fill(empty, float("-inf")), targets)
+            sum_over_rows(partial(_within, c, others), (own, view.batch.image_id), self.chunk) / len(own)
             for own, others in ((c.image, c.image_candidates), (c.text, c.text_candidates))
         ]
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"imc": value.detach()})
+
+
+def _within(c: Contrast, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
+    """Cross entropies of some rows against the candidates of their own modality, summed."""
+    scores = (c.scale * own @ others.T).masked_fill((c.candidate_ids == -1)[None], float("-inf"))
+    return contrast_loss(scores, contrast_targets(ids[:, None] == c.candidate_ids, None, 0.0)) * len(own)
 
 
 def part_loss(parts: Tensor, mask: Tensor, wholes: Tensor, own: Tensor, positive: Tensor, temperature: float) -> Tensor:
@@ -47,13 +58,15 @@ class LocalGlobalContrast(nn.Module):
     """Every patch is to find its picture's embedding, every word its caption's, among those of all ranks (equation 7).
 
     The paper's negatives are parts of other pictures of the local batch; here they are wholes, of which a rank gathers
-    W B vectors instead of W B N. Parts go through the projection of the similarity "itc".
+    W B vectors instead of W B N. Parts go through the projection of the similarity "itc". Memory per rank: B x N x W B
+    scores; with `chunk`, those of so many pictures at a time, and again in the backward pass.
     """
 
-    def __init__(self, *, temperature: float = 0.07, weight: float = 1.0) -> None:
+    def __init__(self, *, temperature: float = 0.07, weight: float = 1.0, chunk: int | None = None) -> None:
         super().__init__()
         self.temperature = temperature
         self.weight = weight
+        self.chunk = chunk
 
     def forward(self, view: View) -> Loss:
         """Mean of both sides."""
@@ -67,7 +80,11 @@ class LocalGlobalContrast(nn.Module):
             (image, similarity.image_projection, view.image_embedding),
             (view.text, similarity.text_projection, view.text_embedding),
         ):
-            parts = F.normalize(project(stream.tokens[:, 1:]).float(), dim=-1).to(whole.dtype)
-            sides.append(part_loss(parts, stream.mask[:, 1:], gather(whole), own, positive, self.temperature))
+            parts, mask = F.normalize(project(stream.tokens[:, 1:]).float(), dim=-1).to(whole.dtype), stream.mask[:, 1:]
+            total = sum_over_rows(partial(self._sum, gather(whole)), (parts, mask, own, positive), self.chunk)
+            sides.append(total / mask.sum().clamp(min=1))
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"lmi": value.detach()})
+
+    def _sum(self, wholes: Tensor, parts: Tensor, mask: Tensor, own: Tensor, positive: Tensor) -> Tensor:
+        return part_loss(parts, mask, wholes, own, positive, self.temperature) * mask.sum().clamp(min=1)

@@ -1,9 +1,13 @@
 """Image-text contrast with queue, soft and multi-positive targets (ALBEF, Li 2021, equations 1-2 and 6)."""
 
+from functools import partial
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.chunks import sum_over_rows
 from vlp.similarity.cosine import split_heads
 from vlp.types import Loss
 from vlp.view import View
@@ -38,32 +42,51 @@ class ITC(nn.Module):
     """Needs the similarity "itc". With a teacher: its embeddings and queue are the candidates, its scores soften the
     targets. Without: candidates are the batch of all ranks, with gradient. Every pair of one image is a positive.
     `smoothing` spreads that share of each target over all candidates (ALIGN, Jia 2021, section 4). Each head of an
-    ensemble has its own loss, of which the mean counts: trained on their mean score the heads would become one."""
+    ensemble has its own loss, of which the mean counts: trained on their mean score the heads would become one. It
+    reads nothing of a view but embeddings and image ids.
 
-    def __init__(self, *, weight: float = 1.0, smoothing: float = 0.0) -> None:
+    A rank scores its own rows against all candidates; with `chunk`, so many of them at a time, and again in the
+    backward pass. Memory per rank: B x (W B + Q) scores, or chunk x (W B + Q). The loss is the same.
+    """
+
+    embeddings_alone = True
+
+    def __init__(self, *, weight: float = 1.0, smoothing: float = 0.0, chunk: int | None = None) -> None:
         super().__init__()
         self.smoothing = smoothing
         self.weight = weight
+        self.chunk = chunk
 
     def forward(self, view: View) -> Loss:
         """Mean of image-to-text and text-to-image contrast."""
-        c = view.contrast
-        positives = view.batch.image_id[:, None] == c.candidate_ids[None]
-        empty = torch.zeros_like(positives) if view.momentum is None else (c.candidate_ids == -1)[None]
-        sides = []
-        for side in ("image", "text"):
-            ours, theirs = getattr(c, side), c.text_candidates if side == "image" else c.image_candidates
-            targets = self._targets(view, side, theirs, positives, empty)
-            if self.smoothing:
-                targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
-            sides.append(_heads_loss(ours, theirs, c.scale, view.model.contrast.heads, targets, empty))
+        c, ids = view.contrast, view.batch.image_id
+        taught = (None, None) if view.momentum is None else _taught(view)
+        sides = [
+            sum_over_rows(partial(self._sum, view, candidates), (rows, ids, soft), self.chunk) / len(rows)
+            for rows, soft, candidates in (
+                (c.image, taught[0], c.text_candidates),
+                (c.text, taught[1], c.image_candidates),
+            )
+        ]
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"itc": value.detach(), "logit_scale": c.scale.detach()})
 
-    @torch.no_grad()
-    def _targets(self, view: View, side: str, candidates: Tensor, positives: Tensor, empty: Tensor) -> Tensor:
-        if view.momentum is None or view.teacher is None:
-            return contrast_targets(positives, None, 0.0)
-        embedding = view.teacher.image_embedding if side == "image" else view.teacher.text_embedding
-        soft = (view.contrast.scale * embedding @ candidates.T).masked_fill(empty, float("-inf"))
-        return contrast_targets(positives, soft, view.momentum.alpha())
+    def _sum(self, view: View, candidates: Tensor, rows: Tensor, ids: Tensor, soft: Tensor | None) -> Tensor:
+        """Cross entropies of some rows against all candidates, summed. `soft`: the teacher's embeddings of the rows."""
+        c = view.contrast
+        with torch.no_grad():
+            positives = ids[:, None] == c.candidate_ids
+            empty = torch.zeros_like(positives) if view.momentum is None else (c.candidate_ids == -1)[None]
+            teacher = None if soft is None else (c.scale * soft @ candidates.T).masked_fill(empty, float("-inf"))
+            targets = contrast_targets(positives, teacher, 0.0 if view.momentum is None else view.momentum.alpha())
+            if self.smoothing:
+                targets = smoothed(targets, self.smoothing, (~empty).expand_as(targets))
+        heads = getattr(view.model.contrast, "heads", 1)  # an ensemble's; other vectors are one
+        return _heads_loss(rows, candidates, c.scale, heads, targets, empty) * len(rows)
+
+
+@torch.no_grad()
+def _taught(view: View) -> tuple[Tensor, Tensor]:
+    """The teacher's embeddings of the batch's pictures and captions."""
+    teacher = cast(View, view.teacher)
+    return teacher.image_embedding, teacher.text_embedding

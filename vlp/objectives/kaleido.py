@@ -1,7 +1,8 @@
 """Kaleido-BERT's five aligned patch tasks (Zhuge 2021, section 3.3): each grid of patches is spoilt in its own way."""
 
+from collections.abc import Callable
 from itertools import permutations
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +28,13 @@ def rotated(patches: Tensor, turns: Tensor) -> Tensor:
 
 
 def shuffled(patches: Tensor, order: Tensor) -> Tensor:
-    """(P, 4, 3, p, p) patches, those of each picture in the permutation `order` (P,) of ORDERS."""
+    """(P, 4, ...) patches or their features, those of each picture in the permutation `order` (P,) of ORDERS."""
     places = ORDERS.to(order.device)[order]
     return patches[torch.arange(len(order), device=order.device)[:, None], places]
 
 
 def replaced(patches: Tensor, place: Tensor, new: Tensor) -> Tensor:
-    """(P, N, 3, p, p) patches, the one at `place` (P,) replaced by `new` (P, 3, p, p)."""
+    """(P, N, ...) patches or their features, the one at `place` (P,) replaced by `new` (P, ...)."""
     out = patches.clone()
     out[torch.arange(len(place), device=place.device), place] = new
     return out
@@ -70,34 +71,28 @@ class Kaleido(nn.Module):
         vision: Any = view.model.vision
         if tuple(vision.grids) != GRIDS:
             raise ValueError(f"the patch tasks need grids {GRIDS}, not {tuple(vision.grids)}; set model.vision.grids")
+        if view.batch.image is None:
+            raise ValueError("the patch tasks spoil pictures, but this batch has features of them alone")
         with torch.no_grad():
-            spoilt, answers = self._spoil(vision.patches(view.batch.image), view.batch)
-        fused = view.fused_with(vision.embed(vision.seen(spoilt)))
+            features = vision.hidden_features(view.batch)
+            answers = self._answers(view.batch, len(features))
+            spoilt = spoil(vision.patches(view.batch.image), features, answers, vision.features)
+        fused = view.fused_with(vision.embed(spoilt))
         if fused.image is None:
             raise ValueError("the patch tasks need a fusion that gives image tokens (OneStream)")
-        row, features = view.batch.image_row, cast(Tensor, view.cells).detach()
+        row = view.batch.image_row
         if row is not None:
             features, answers = features[row], {name: answer[row] for name, answer in answers.items()}
         losses = self._losses(fused.image.tokens, features, answers)
         return Loss(torch.stack(list(losses.values())).sum(), {name: value.detach() for name, value in losses.items()})
 
-    def _spoil(self, patches: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """(P, 55, 3, p, p) patches with one change in each grid, and the answers (P,)."""
-        one, two, three, four, five = (patches[:, a:b] for a, b in zip(STARTS, STARTS[1:], strict=False))
-        ids = image_ids(batch, len(patches))
+    def _answers(self, batch: Batch, pictures: int) -> dict[str, Tensor]:
+        """What is done to each picture, (P,) each; the stranger is of the picture `other`, if `there` is another."""
+        ids = image_ids(batch, pictures)
         other, there = negatives.sample_negatives(torch.zeros(len(ids), len(ids), device=ids.device), ids)
-        answers = {"turn": _draw(ids, 4), "order": _draw(ids, len(ORDERS)), "stranger": _draw(ids, 9), "there": there}
+        answers = {"turn": _draw(ids, 4), "order": _draw(ids, len(ORDERS)), "stranger": _draw(ids, 9)}
         answers |= {"grey": self._place(batch, ids, 4), "blank": self._place(batch, ids, 5)}
-        each = torch.arange(len(ids), device=ids.device)
-        place = answers["stranger"]
-        changed = [
-            rotated(one[:, 0], answers["turn"])[:, None],
-            shuffled(two, answers["order"]),
-            replaced(three, place, three[other, place]),
-            replaced(four, answers["grey"], grey(four[each, answers["grey"]])),
-            replaced(five, answers["blank"], torch.zeros_like(five[:, 0])),
-        ]
-        return torch.cat(changed, 1), answers
+        return answers | {"other": other, "there": there}
 
     def _place(self, batch: Batch, ids: Tensor, side: int) -> Tensor:
         """(P,) a patch of a grid, drawn; one that a phrase names where `masking` knows of any."""
@@ -120,6 +115,27 @@ class Kaleido(nn.Module):
             told = self.feature[head](grid[each, answers[name]])
             losses[f"kaleido_{name}"] = softmax_divergence(told, features[each, start + answers[name]])
         return losses
+
+
+def spoil(patches: Tensor, features: Tensor, answers: dict[str, Tensor], network: Callable[[Tensor], Tensor]) -> Tensor:
+    """(P, 55, 3, p, p) patches and their features -> (P, 55, F) with one change in each grid.
+
+    Patches are seen one by one, so that one in another place, or of another picture, keeps its feature: the `network`,
+    (P, N, 3, p, p) to (P, N, F), sees the turned, the grey and the empty ones alone, three of the 55.
+    """
+    _, two, three, four, five = (features[:, a:b] for a, b in zip(STARTS, STARTS[1:], strict=False))
+    each = torch.arange(len(patches), device=patches.device)
+    turned = rotated(patches[:, 0], answers["turn"])
+    pale = grey(patches[each, STARTS[3] + answers["grey"]])
+    new = network(torch.stack([turned, pale, torch.zeros_like(turned)], 1))
+    changed = [
+        new[:, :1],
+        shuffled(two, answers["order"]),
+        replaced(three, answers["stranger"], three[answers["other"], answers["stranger"]]),
+        replaced(four, answers["grey"], new[:, 1]),
+        replaced(five, answers["blank"], new[:, 2]),
+    ]
+    return torch.cat(changed, 1)
 
 
 def image_ids(batch: Batch, pictures: int) -> Tensor:

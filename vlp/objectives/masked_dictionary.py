@@ -33,10 +33,10 @@ class MaskedDictionary(nn.Module):
     def forward(self, view: View) -> Loss:
         """Cross entropy and accuracy over the hidden cells."""
         vision: Any = view.model.vision
-        codes: Tensor = vision.codes(view.cells)
+        codes: Tensor = vision.codes(view.batch)
         draw = draws.uniform(len(codes), 1, device=codes.device)[:, 0]
         hidden = same_entry(codes, (draw * codes.shape[1]).long())
-        fused = view.fused_with(view.image_hiding(hidden))
+        fused = view.fused_with(view.hiding(hidden))
         if fused.image is None:
             raise ValueError("masked visual modelling needs a fusion that gives image tokens (OneStream)")
         row = view.batch.image_row

@@ -1,6 +1,6 @@
 """Masked patches and cells: what does a hidden part of the picture look like? (FashionBERT, Gao 2020; PIM, Xue 2021)"""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +30,11 @@ def most_attended(attention: Tensor, place: Tensor, count: int) -> Tensor:
 class MaskedPatches(nn.Module):
     """Image tokens are hidden while the caption stays whole; a head on the fused tokens tells what they were.
 
-    Needs a vision part that hides late (`VLModel.cells`) and gives `features(cells)` (P, N, F) as targets, and a fusion
-    that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
+    Needs a vision part that hides (`hide`) and gives `hidden_features(batch)` (P, N, F) as targets, and a
+    fusion that gives back image tokens; tags or a class token in front of the N places are never hidden. `target`: "kl"
     between softmaxes, or "regression" (mean squared error to the feature, normalised). With `neighbours` one place of
     each picture is drawn, whatever the `probability`, and hidden with the so many others that it attends to most: the
-    vision part then gives `attention(cells)` (`SwinParser`).
+    vision part then gives its attention too (`SwinParser`).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MaskedPatches(nn.Module):
     def forward(self, view: View) -> Loss:
         """The loss over the hidden places."""
         features, hidden = self._hidden(view)
-        fused = view.fused_with(view.image_hiding(hidden))
+        fused = view.fused_with(view.hiding(hidden))
         if fused.image is None:
             raise ValueError("masked patches need a fusion that gives image tokens (OneStream, CoAttention)")
         row = view.batch.image_row
@@ -70,15 +70,17 @@ class MaskedPatches(nn.Module):
         value = self._loss(predicted, wanted)
         return Loss(value, {"mpm": value.detach()})
 
+    @torch.no_grad()
     def _hidden(self, view: View) -> tuple[Tensor, Tensor]:
-        """(P, N, F) features of all places, and (P, N) bool which are hidden. Neither has a gradient."""
-        vision, cells = cast(Any, view.model.vision), cast(Tensor, view.cells).detach()
-        features = vision.features(cells)
+        """(P, N, F) features of all places, and (P, N) bool which are hidden."""
+        vision: Any = view.model.vision
+        features: Tensor = vision.hidden_features(view.batch)
         if not self.neighbours:
             return features, some(torch.ones_like(features[..., 0], dtype=torch.bool), self.probability)
+        if view.attention is None:
+            raise ValueError("neighbours are told by a SwinParser's attention on pictures; set neighbours=0")
         draw = draws.uniform(len(features), 1, device=features.device)[:, 0]
-        place = (draw * features.shape[1]).long()
-        return features, most_attended(vision.attention(cells), place, self.neighbours)
+        return features, most_attended(view.attention, (draw * features.shape[1]).long(), self.neighbours)
 
     def _loss(self, predicted: Tensor, wanted: Tensor) -> Tensor:
         if self.target == "kl":

@@ -1,6 +1,5 @@
 """Masked tags: what does the detector say of this picture? (Oscar's masked token loss on its tags, Li 2020, eq. 2)"""
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -33,7 +32,7 @@ class MaskedTags(nn.Module):
         tags = cast(Tags, view.batch.tags)
         hidden = some(tags.mask, self.probability)
         masked = Tags(torch.where(hidden, torch.full_like(tags.ids, self.mask_id), tags.ids), tags.mask)
-        fused = view.fused_with(view.model.encode_image(replace(view.batch, tags=masked)))
+        fused = view.fused_with(view.model.with_tags(view.seen, masked))
         if fused.image is None:
             raise ValueError("masked tags need a fusion that gives image tokens (OneStream)")
         row, wanted = view.batch.image_row, tags.ids

@@ -57,7 +57,7 @@ class ObjectMasking(nn.Module):
         place = torch.arange(len(regions.mask), device=regions.mask.device)
         chosen = one_region(regions.mask)
         boxes, there = regions.boxes[place, chosen], regions.mask.any(1)
-        fused = view.fused_with(view.image_hiding(cells_in(boxes, side)))
+        fused = view.fused_with(view.hiding(cells_in(boxes, side)))
         if fused.image is None:
             raise ValueError("object-guided masking needs a fusion that gives image tokens (OneStream)")
         row = place if view.batch.image_row is None else view.batch.image_row

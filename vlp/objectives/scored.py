@@ -64,9 +64,9 @@ class Sides:
         return self.ids[:, None] != self.image_ids
 
 
-def sides(view: View, name: str) -> Sides:
-    """The sides of the similarity `name`."""
-    similarity: Any = view.model.similarities[name]
+def sides(view: View, which: Any) -> Sides:
+    """The sides of a similarity of the model, by its name or itself."""
+    similarity: Any = view.model.similarities[which] if isinstance(which, str) else which
     image, text = similarity.image_tokens(view.image), similarity.text_tokens(view.text)
     ids, count = view.batch.image_id, len(view.batch)
     row = view.batch.image_row

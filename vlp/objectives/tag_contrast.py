@@ -1,14 +1,12 @@
 """Oscar's contrast: are the tags this picture's own? (Li 2020, section 3.2; VinVL, Zhang 2021, appendix, three ways)"""
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers import draws
 from vlp.objectives import negatives
-from vlp.types import Batch, Loss, Tags
+from vlp.types import Batch, Loss, Stream, Tags
 from vlp.view import View
 
 
@@ -46,24 +44,23 @@ class TagContrast(nn.Module):
         label = corrupted(draw, self.ways, self.wrong_text) * allowed
         own = torch.arange(len(ids), device=ids.device)
         text = torch.where(label == 2, other, own)
-        image = view.model.encode_image(with_tags_of(batch, torch.where(label == 1, other, own)))
-        stream = view.text
-        texts = type(stream)(stream.tokens.index_select(0, text), stream.mask.index_select(0, text))
-        logits = self.classifier(view.model.summarize(texts, view.model.prepare_image(image), own)).float()
+        pictures = own if batch.image_row is None else batch.image_row
+        seen = view.seen if batch.image_row is None else _rows(view.seen, pictures)
+        image = view.model.with_tags(seen, tags_of(batch, pictures[torch.where(label == 1, other, own)]))
+        logits = self.classifier(
+            view.model.summarize(_rows(view.text, text), view.model.prepare_image(image), own)
+        ).float()
         value = F.cross_entropy(logits, label)
         right = (logits.argmax(1) == label).float().mean()
         return Loss(value, {"tags": value.detach(), "tags_accuracy": right})
 
 
-def with_tags_of(batch: Batch, source: Tensor) -> Batch:
-    """One picture a pair, each with its own regions and the tags of the pair `source` (B,)."""
+def tags_of(batch: Batch, pictures: Tensor) -> Tags:
+    """The tags of the rows `pictures` (B,) of the batch's pictures."""
     if batch.tags is None:
         raise ValueError("the tag contrast needs tags; set data.use_tags=true and give shards that hold them")
-    row = batch.image_row if batch.image_row is not None else torch.arange(len(batch), device=source.device)
-    tags = Tags(batch.tags.ids[row[source]], batch.tags.mask[row[source]])
-    regions = batch.regions
-    if regions is not None and batch.image_row is not None:
-        fields = {n: getattr(regions, n)[row] for n in ("features", "boxes", "class_probs", "mask")}
-        regions = replace(regions, **fields)
-    image = batch.image if batch.image is None or batch.image_row is None else batch.image[row]
-    return replace(batch, tags=tags, regions=regions, image=image, image_row=None)
+    return Tags(batch.tags.ids[pictures], batch.tags.mask[pictures])
+
+
+def _rows(stream: Stream, index: Tensor) -> Stream:
+    return Stream(stream.tokens.index_select(0, index), stream.mask.index_select(0, index))

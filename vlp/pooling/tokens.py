@@ -69,3 +69,11 @@ class AttentionPool(nn.Module):
         context = self.cross.keys_values(stream.tokens)
         read: Tensor = self.cross(self.probe.expand(len(stream.mask), -1), rows, context, stream.mask[:, None, None])
         return read + cast(Tensor, self.feed_forward(self.norm(read)))
+
+
+class MaxPool(nn.Module):
+    """Largest value of each dimension over the tokens present, (B, N, D) -> (B, D)."""
+
+    def forward(self, stream: Stream) -> Tensor:
+        """Stream to vector."""
+        return stream.tokens.masked_fill(~stream.mask[..., None], float("-inf")).amax(1)

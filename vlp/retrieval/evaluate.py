@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from vlp.model import VLModel
 from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import Gallery, Vectors, embed
-from vlp.retrieval.ranks import reranked_metrics, retrieval_metrics
+from vlp.retrieval.folds import fold_pairs
+from vlp.retrieval.judgments import read_judgments
+from vlp.retrieval.ranking import Ranking, Staged
 from vlp.retrieval.report import Report
 from vlp.retrieval.rerank import score_pairs
 from vlp.retrieval.shares import Shares
-from vlp.retrieval.shortlist import ceilings, smallest_k, top_candidates
+from vlp.retrieval.shortlist import ceilings, smallest_k
 from vlp.retrieval.stages import first_of, stages_of
+from vlp.retrieval.summary import summarise
 
 
 @dataclass
@@ -81,59 +85,60 @@ def _evaluate(
     shares: Shares,
 ) -> Report:
     started, size = time.perf_counter(), config.batch_size
+    # What can be wrong with the request is found before hours of encoding.
     stages = stages_of(model, config, shortlisted=first_stage is not None)
+    judgments = read_judgments(Path(config.judgments), dataset) if config.judgments else []
     gallery = embed(model, dataset, size, device, progress, stages.names(), shares)
     own = ranker = _Ranker(model, gallery, config, shares, progress)
-    first_name = stages.first
+    name = stages.first
     if first_stage is not None:
         other, same = first_stage[0].eval(), _same_pictures(first_stage[1], dataset)
-        first_name = first_of(other, config)
-        ranker = _Ranker(
-            other, embed(other, same, size, device, progress, [first_name], shares), config, shares, progress
-        )
+        name = first_of(other, config)
+        ranker = _Ranker(other, embed(other, same, size, device, progress, [name], shares), config, shares, progress)
     asked = None
-    if bank is not None and first_name is not None:
-        asked = _vectors(
-            ranker.model, first_name, embed(ranker.model, bank, size, device, progress, [first_name], shares)
-        )
+    if bank is not None and name is not None:
+        asked = _vectors(name, embed(ranker.model, bank, size, device, progress, [name], shares))
+    report = Report(str(dataset.folder), dataset.num_images, dataset.num_texts, truncated=dataset.num_truncated)
     encoded = time.perf_counter()
-    report = Report(data=str(dataset.folder), images=dataset.num_images, texts=dataset.num_texts)
-    report.encode_seconds = encoded - started
-    first = None
-    if first_name is not None:
-        first = ranker.scores(first_name)
-        report.first, report.first_by = retrieval_metrics(first, dataset.text_image), first_name
+    rankings: dict[str, Ranking] = {}
+    first = logits = None
+    if name is not None:
+        report.first_by, first = name, ranker.scores(name)
+        rankings["first"] = Ranking(first)
         if asked is not None:
-            first = normalised(first, ranker.gallery.vectors[first_name], asked, config.bank_beta)
-            report.banked = retrieval_metrics(first, dataset.text_image)
+            first = normalised(first, ranker.gallery.vectors[name], asked, config.bank_beta)
+            rankings["banked"] = Ranking(first)
+        logits = ranker.scale(name) * first
     if stages.second is not None:
-        scale = 1.0 if first_name is None else ranker.scale(first_name)
-        _second_stage(report, own, stages.second, first, scale, dataset.text_image)
-    report.score_seconds = time.perf_counter() - encoded
+        rankings |= _second_stage(report, own, stages.second, first, logits, dataset.text_image)
+    report.encode_seconds, report.score_seconds = encoded - started, time.perf_counter() - encoded
+    summarise(report, rankings, dataset.text_image, config, judgments)
     return report
 
 
 def _second_stage(
-    report: Report, ranker: _Ranker, name: str, first: Tensor | None, first_scale: float, text_image: Tensor
-) -> None:
-    """Score every pair, or the candidates of a first stage, and note what came of it in the report."""
+    report: Report, ranker: _Ranker, name: str, first: Tensor | None, logits: Tensor | None, text_image: Tensor
+) -> dict[str, Ranking]:
+    """Every pair by the second similarity, or the candidates of a first stage ordered anew."""
     config = ranker.config
-    if first is None or config.full:
+    if first is None or logits is None or config.full:
         second = ranker.scores(name)
-        report.full, report.pairs = retrieval_metrics(second, text_image), second.numel()
-    elif config.k or config.wanted_ceiling is not None:
-        k = config.k if config.wanted_ceiling is None else smallest_k(first, text_image, config.wanted_ceiling)
-        images, texts = top_candidates(first, k)
-        second = ranker.scale(name) * ranker.scores(name, images | texts) + config.mix * first_scale * first
-        report.reranked = reranked_metrics(first, second, images, texts, text_image)
-        report.k, report.mix, report.pairs = k, config.mix, int((images | texts).sum())
-        report.ceiling = ceilings(first, text_image, k)
-    else:
-        return
-    report.second_by = name
+        report.second_by, report.pairs = name, second.numel()
+        return {"full": Ranking(second)}
+    if not config.k and config.wanted_ceiling is None:
+        return {}
+    wanted = config.k if config.wanted_ceiling is None else smallest_k(first, text_image, config.wanted_ceiling)
+    stage = Staged.of(first, min(wanted, max(first.shape)))
+    pairs = stage.pairs()
+    if config.fold is not None:
+        pairs = pairs | fold_pairs(first, text_image, config.fold, stage.k)
+    second = ranker.scale(name) * ranker.scores(name, pairs) + config.mix * logits
+    report.second_by, report.k, report.mix, report.pairs = name, stage.k, config.mix, int(pairs.sum())
+    report.ceiling = ceilings(first, text_image, stage.k)
+    return {"reranked": Ranking(second, stage)}
 
 
-def _vectors(model: VLModel, name: str, gallery: Gallery) -> Vectors:
+def _vectors(name: str, gallery: Gallery) -> Vectors:
     if name not in gallery.vectors:
         raise ValueError(
             f"a bank of queries corrects vectors, and {name!r} of this model gives none; set evaluation.first to a "

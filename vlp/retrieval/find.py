@@ -1,4 +1,4 @@
-"""Pictures found by sentences: cosine over the whole gallery, then the fused head over the best of each sentence."""
+"""Pictures found by sentences: cosine over the whole gallery, then a look at the best of each with its sentence."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Hit:
     number: int  # in the gallery
     name: str
     cosine: float | None = None
-    match: float | None = None  # fused log-odds
+    match: float | None = None  # logit of the fused head, or of what else looks at pairs
 
 
 @dataclass
@@ -47,8 +47,9 @@ def find(
 ) -> Found:
     """The `top` pictures of each sentence.
 
-    The best `rerank` by cosine are ordered anew by the fused head (0 = cosine alone). A model without embeddings
-    has every pair scored by the fused head. Raises SearchError when no picture can be read.
+    The best `rerank` by cosine are ordered anew by the similarity that looks at pairs (0 = cosine alone), mixed with
+    the first stage as the model was evaluated. A model without embeddings has every pair looked at. Raises SearchError
+    when no picture can be read.
     """
     found = Found()
     if not model.embeds:
@@ -71,7 +72,7 @@ def find(
 
 
 def _reranked(model: RetrievalModel, pictures: Pictures, sentence: str, hits: list[Hit], rerank: int) -> list[Hit]:
-    """The first `rerank` hits in the fused head's order, the others behind them."""
+    """The first `rerank` hits ordered by match + mix x first-stage logit, the others behind them."""
     shortlist = hits[:rerank]
     if not shortlist:
         return hits
@@ -79,7 +80,9 @@ def _reranked(model: RetrievalModel, pictures: Pictures, sentence: str, hits: li
     check_finite(scores, "fused")
     for hit, score in zip(shortlist, scores.tolist(), strict=True):
         hit.match = score
-    return [shortlist[i] for i in scores.argsort(descending=True, stable=True).tolist()] + hits[rerank:]
+    scale = float(model.model.contrast.scale().detach())
+    mixed = scores + model.mix * scale * torch.tensor([hit.cosine for hit in shortlist])
+    return [shortlist[i] for i in mixed.argsort(descending=True, stable=True).tolist()] + hits[rerank:]
 
 
 def _embed(
@@ -117,7 +120,7 @@ def _every_pair(
     numbers: list[int] = []
     scores = []
     for block, tensors in _readable(model, pictures, range(len(pictures.names)), found, progress):
-        scores.append(model.match_all(tensors, list(sentences)))
+        scores.append(model.score(tensors, list(sentences)))
         numbers += block
     if not numbers:
         raise SearchError(f"none of the {len(pictures.names)} pictures of {pictures.folder} can be read")

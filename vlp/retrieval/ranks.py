@@ -7,10 +7,13 @@ scorer scores chance; a score that is not finite is an error.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 RECALLS = (1, 5, 10)
+Metrics = dict[str, dict[str, float]]
+SIDES = ("image to text", "text to image")
 
 
 @dataclass
@@ -50,13 +53,48 @@ def _log_choose(n: Tensor, k: Tensor) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp(min=0) + 1)
 
 
+@dataclass
+class Outcome:
+    """Both directions of one ranking."""
+
+    image_to_text: Counts
+    text_to_image: Counts
+
+    def metrics(self) -> Metrics:
+        """Metrics of the two directions and `rsum`, the sum of the six recalls."""
+        out = dict(zip(SIDES, (self.image_to_text.metrics(), self.text_to_image.metrics()), strict=True))
+        return out | {"all": {"rsum": sum(d[f"R@{k}"] for d in out.values() for k in RECALLS)}}
+
+
 def check_finite(scores: Tensor, what: str) -> None:
     """Raise ValueError where a score is NaN or infinite: it would rank somewhere by accident."""
+    if bool(torch.isfinite(scores.sum())):  # a sum is not finite if a term is not; the converse is looked at below
+        return
     bad = int((~torch.isfinite(scores)).sum())
     if bad:
         raise ValueError(
             f"{bad} of {scores.numel()} {what} scores are not finite; the model or its precision is broken"
         )
+
+
+def check_map(scores: Tensor, text_image: Tensor) -> None:
+    """Raise ValueError unless scores (N, C) and an id map (C,) fit, with a caption for every picture 0 .. N - 1."""
+    if not scores.numel():
+        raise ValueError(f"scores of shape {tuple(scores.shape)}: an empty gallery has no answer to any query")
+    if scores.ndim != 2 or text_image.ndim != 1 or scores.shape[1] != len(text_image):
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} do not fit an id map of {len(text_image)} captions; "
+            "(pictures, captions) is needed"
+        )
+    if int(text_image.min()) < 0 or int(text_image.max()) >= len(scores):
+        caption = int(((text_image < 0) | (text_image >= len(scores))).nonzero()[0])
+        raise ValueError(
+            f"the id map gives caption {caption} picture {int(text_image[caption])}, but the scores have "
+            f"{len(scores)} pictures, 0 to {len(scores) - 1}"
+        )
+    bare = int((torch.bincount(text_image, minlength=len(scores)) == 0).sum())
+    if bare:
+        raise ValueError(f"{bare} pictures have no caption, so image-to-text has no answer; leave them out")
 
 
 def _best(values: Tensor, owners: Tensor, count: int) -> Tensor:
@@ -65,53 +103,66 @@ def _best(values: Tensor, owners: Tensor, count: int) -> Tensor:
 
 
 def count_image_to_text(scores: Tensor, text_image: Tensor) -> Counts:
-    """Counts of every picture as a query. Raises ValueError for a picture without captions."""
+    """Counts of every picture as a query. Raises ValueError for an id map that does not fit."""
+    check_map(scores, text_image)
     own = scores.gather(0, text_image[None])[0]
     best = _best(own, text_image, len(scores))
-    if torch.isinf(best).any():
-        raise ValueError(f"{int(torch.isinf(best).sum())} pictures have no caption, so image-to-text has no answer")
     positives = torch.zeros(len(scores), dtype=torch.long).index_add(0, text_image, (own == best[text_image]).long())
-    blocks = [(s, b[:, None]) for s, b in zip(scores.split(256), best.split(256), strict=True)]
-    above = torch.cat([(s > b).sum(1) for s, b in blocks])
-    tied = torch.cat([(s == b).sum(1) for s, b in blocks])
-    return Counts(above, tied, positives)
+    above, tied = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
+    for i, (row, mine) in enumerate(zip(scores.numpy(), best.numpy(), strict=True)):
+        above[i], tied[i] = np.count_nonzero(row > mine), np.count_nonzero(row == mine)
+    return Counts(torch.from_numpy(above), torch.from_numpy(tied), positives)
 
 
 def count_text_to_image(scores: Tensor, text_image: Tensor) -> Counts:
-    """Counts of every caption as a query."""
-    own = scores.gather(0, text_image[None])
-    above = sum(((s > own).sum(0) for s in scores.split(256)), torch.zeros(len(text_image), dtype=torch.long))
-    tied = sum(((s == own).sum(0) for s in scores.split(256)), torch.zeros(len(text_image), dtype=torch.long))
-    return Counts(above, tied, torch.ones_like(above))
+    """Counts of every caption as a query. Raises ValueError for an id map that does not fit."""
+    check_map(scores, text_image)
+    own = scores.gather(0, text_image[None])[0].numpy()
+    above, tied = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
+    for block in scores.split(128):  # a count of rows fits a byte, and bytes add up fast
+        bytes_above, bytes_tied = np.zeros(len(own), np.uint8), np.zeros(len(own), np.uint8)
+        for row in block.numpy():
+            bytes_above += row > own
+            bytes_tied += row == own
+        above, tied = above + bytes_above, tied + bytes_tied
+    return Counts(torch.from_numpy(above), torch.from_numpy(tied), torch.ones(len(own), dtype=torch.long))
 
 
-def retrieval_metrics(scores: Tensor, text_image: Tensor) -> dict[str, dict[str, float]]:
-    """Both directions of one score matrix, and rsum, the sum of the six recalls."""
-    scores = scores.float()
+def rank(scores: Tensor, text_image: Tensor) -> Outcome:
+    """Both directions of one score matrix."""
+    scores = scores.float().contiguous()
+    check_map(scores, text_image)
     check_finite(scores, "retrieval")
-    return both(count_image_to_text(scores, text_image), count_text_to_image(scores, text_image))
+    return Outcome(count_image_to_text(scores, text_image), count_text_to_image(scores, text_image))
 
 
-def both(image_to_text: Counts, text_to_image: Counts) -> dict[str, dict[str, float]]:
-    """Metrics of the two directions and `rsum`."""
-    out = {"image to text": image_to_text.metrics(), "text to image": text_to_image.metrics()}
-    return out | {"all": {"rsum": sum(d[f"R@{k}"] for d in out.values() for k in RECALLS)}}
-
-
-def reranked_metrics(
+def rank_staged(
     first: Tensor, second: Tensor, image_candidates: Tensor, text_candidates: Tensor, text_image: Tensor
-) -> dict[str, dict[str, float]]:
-    """Metrics of a first stage whose candidates a second one orders anew.
+) -> Outcome:
+    """Both directions of a first stage whose candidates a second one orders anew.
 
     `image_candidates` (N, C) marks each picture's top captions, `text_candidates` (N, C) each caption's top pictures;
     `second` needs values there only. Items that are no candidates follow behind all candidates in first-stage order,
     so median and mean rank are those of a full list.
     """
+    check_map(first, text_image)
     check_finite(first, "first-stage")
     check_finite(second[image_candidates | text_candidates], "re-ranking")
     forward = _staged_rows(first, second, image_candidates, _owned(text_image, len(first)))
     backward = _staged_rows(first.T, second.T, text_candidates.T, _owned(text_image, len(first)).T)
-    return both(forward, backward)
+    return Outcome(forward, backward)
+
+
+def retrieval_metrics(scores: Tensor, text_image: Tensor) -> Metrics:
+    """Metrics of one score matrix."""
+    return rank(scores, text_image).metrics()
+
+
+def reranked_metrics(
+    first: Tensor, second: Tensor, image_candidates: Tensor, text_candidates: Tensor, text_image: Tensor
+) -> Metrics:
+    """Metrics of `rank_staged`."""
+    return rank_staged(first, second, image_candidates, text_candidates, text_image).metrics()
 
 
 def _owned(text_image: Tensor, num_images: int) -> Tensor:
@@ -135,20 +186,3 @@ def _staged(first: Tensor, second: Tensor, candidates: Tensor, positive: Tensor)
     above = torch.where(inside, candidates & (second > best_second), candidates | (first > best_first))
     tied = torch.where(inside, candidates & (second == best_second), ~candidates & (first == best_first))
     return Counts(above.sum(1), tied.sum(1), (tied & positive).sum(1))
-
-
-def fold_metrics(scores: Tensor, text_image: Tensor, fold: int = 1000) -> dict[str, dict[str, float]]:
-    """COCO 1K: mean over contiguous folds of pictures with their captions, and the spread (standard deviation) of rsum.
-
-    Raises ValueError where the pictures do not fill whole folds.
-    """
-    if len(scores) % fold:
-        raise ValueError(f"{len(scores)} pictures do not make whole folds of {fold}")
-    parts = []
-    for start in range(0, len(scores), fold):
-        inside = (text_image >= start) & (text_image < start + fold)
-        parts.append(retrieval_metrics(scores[start : start + fold, inside], text_image[inside] - start))
-    mean = {d: {k: sum(p[d][k] for p in parts) / len(parts) for k in parts[0][d]} for d in parts[0]}
-    rsums = torch.tensor([p["all"]["rsum"] for p in parts], dtype=torch.float64)
-    mean["all"]["rsum spread"] = float(rsums.std(unbiased=False))
-    return mean

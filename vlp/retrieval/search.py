@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="folder of pictures, or of shards")
     parser.add_argument("--top", type=int, default=8, metavar="N", help="hits a sentence (default 8)")
     parser.add_argument(
-        "--rerank", type=int, metavar="K", help=f"re-rank the best K by the fused head (default {RERANK}; 0 = do not)"
+        "--rerank",
+        type=int,
+        metavar="K",
+        help=f"order the best K anew, each read with the sentence (default {RERANK})",
     )
     parser.add_argument("--sheet", type=Path, default=Path("hits.png"), metavar="PNG", help="default hits.png")
     parser.add_argument(
@@ -47,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     rerank = depth(model, args.rerank)
     if not model.embeds:
         pairs = len(pictures.names) * len(args.sentences)
-        print(f"This model has no embeddings: its fused head reads all {pairs:,} pairs, which takes a while.")
+        print(f"This model has no embeddings: it looks at all {pairs:,} pairs, which takes a while.")
     cache = EmbeddingCache(args.model, args.images, model.fingerprint) if args.cache and model.embeds else None
     found = find(model, pictures, args.sentences, top=args.top, rerank=rerank, cache=cache)
     print(listing(args.sentences, found.hits))
@@ -65,7 +68,7 @@ def depth(model: "RetrievalModel", asked: int | None) -> int:
     if asked < 0:
         raise SearchError(f"--rerank is {asked}; it must be 0 or more")
     if asked and not model.matches:
-        raise SearchError("this model has no fused head to re-rank with; leave --rerank out")
+        raise SearchError("this model has nothing to re-rank with but its embeddings; leave --rerank out")
     return asked
 
 

@@ -1,7 +1,7 @@
 """Which similarity of a model ranks every item, and which orders the best of them anew."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
@@ -32,12 +32,13 @@ def stages_of(model: VLModel, config: EvaluationConfig, shortlisted: bool = Fals
     known = {name: kind_of(part) for name, part in model.similarities.items()}
     if not known:
         raise ValueError("the model has no similarity to rank with; fine-tune it with one ('itc', 'itm', ...)")
-    for name in (config.first, config.rerank):
+    asked = None if shortlisted else config.first
+    for name in (asked, config.rerank):
         _check(name, list(known))
     order = sorted(known, key=lambda name: CHEAPEST_FIRST.index(known[name]))
-    second = config.rerank or next((name for name in reversed(order) if name != config.first), None)
+    second = config.rerank or next((name for name in reversed(order) if name != asked), None)
     if shortlisted:
-        return Stages(None, second or config.first)
+        return Stages(None, second)
     first = config.first or next((name for name in order if name != second), None)
     if config.rerank is None and first is None and second is not None and known[second] == "vectors":
         return Stages(second, None)
@@ -46,7 +47,7 @@ def stages_of(model: VLModel, config: EvaluationConfig, shortlisted: bool = Fals
 
 def first_of(model: VLModel, config: EvaluationConfig) -> str:
     """The similarity with which a model makes a shortlist for another."""
-    stages = stages_of(model, config)
+    stages = stages_of(model, replace(config, rerank=None))
     name = stages.first or stages.second
     assert name is not None
     return name

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.shards import held
 from vlp.pooling.tokens import ClsPool
 from vlp.similarity.projection import Projection
 from vlp.types import Stream
@@ -41,7 +42,8 @@ class CosineSimilarity(nn.Module):
         self.text_pool = text_pool or ClsPool()
         self.image_projection = _projection(image_width, hidden, embed_dim, dropout, heads)
         self.text_projection = _projection(text_width, hidden, embed_dim, dropout, heads)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
+        start = torch.tensor([math.log(1 / temperature)])  # (1,), so that it can be cut
+        self.logit_scale = nn.Parameter(start, requires_grad=learned)
         self.embed_dim = heads * embed_dim
 
     def embed_image(self, image: Stream) -> Tensor:
@@ -62,12 +64,13 @@ class CosineSimilarity(nn.Module):
 
     def scale(self) -> Tensor:
         """1 / temperature."""
-        return self.logit_scale.exp()
+        return self.logit_scale[0].exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
-        self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+        for part in held(self.logit_scale):
+            part.clamp_(math.log(2.0), math.log(100.0))
 
     def after_step(self) -> None:
         """The clamp."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlp.layers.shards import held
 from vlp.types import Stream
 
 
@@ -44,7 +45,7 @@ class LateInteraction(nn.Module):
         super().__init__()
         self.image_projection = nn.Linear(image_width, embed_dim)
         self.text_projection = nn.Linear(text_width, embed_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))  # (1,), so that it can be cut
         self.chunk = chunk
 
     def image_tokens(self, image: Stream) -> Stream:
@@ -80,12 +81,13 @@ class LateInteraction(nn.Module):
 
     def scale(self) -> Tensor:
         """1 / temperature."""
-        return self.logit_scale.exp()
+        return self.logit_scale[0].exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
-        self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+        for part in held(self.logit_scale):
+            part.clamp_(math.log(2.0), math.log(100.0))
 
     def after_step(self) -> None:
         """The clamp."""

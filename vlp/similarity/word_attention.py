@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vlp.layers.packing import Packing
+from vlp.layers.shards import held
 from vlp.types import Stream
 
 TINY = 1e-8
@@ -27,7 +28,7 @@ class WordAttention(nn.Module):
         self.sharpness = sharpness
         self.word_weight = nn.Linear(embed_dim, 1, bias=False)
         nn.init.zeros_(self.word_weight.weight)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))  # (1,), so that it can be cut
 
     def numbers(self, regions: int, words: int) -> int:
         """Numbers held for one pair: cosines, shares, and shares through the Gram matrix."""
@@ -45,7 +46,8 @@ class WordAttention(nn.Module):
     def after_step(self) -> None:
         """Keep the temperature within [0.01, 0.5]."""
         with torch.no_grad():
-            self.logit_scale.clamp_(math.log(2.0), math.log(100.0))
+            for part in held(self.logit_scale):
+                part.clamp_(math.log(2.0), math.log(100.0))
 
     def _worth(self, image: Stream, words: Tensor) -> Tensor:
         """(B, T): cosine of each word with what it reads of each picture."""

@@ -10,20 +10,30 @@ from vlp.layers.bert_weights import bert_embeddings, bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, init_transformer
 from vlp.layers.levels import check_levels
 from vlp.layers.packing import Packing
+from vlp.layers.prompts import Prompts, own_prompts
 from vlp.types import Stream, Tags
 
 
 class BertEmbeddings(nn.Module):
     """Word, position and segment embeddings, summed and normalised. Captions are the first segment, tags the second."""
 
-    def __init__(self, *, vocab_size: int, width: int, max_positions: int, dropout: float, tags: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int,
+        max_positions: int,
+        dropout: float,
+        tags: bool = False,
+        eps: float = 1e-12,
+    ) -> None:
         super().__init__()
         self.word = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(max_positions, width)
         self.segment = nn.Parameter(torch.zeros(width))
         if tags:
             self.tag_segment = nn.Parameter(torch.zeros(width))
-        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor, rows: Packing, tags: bool = False) -> Tensor:
@@ -40,12 +50,13 @@ class BertEmbeddings(nn.Module):
 class BertText(nn.Module):
     """(B, L) ids -> Stream (B, L, D), [CLS] first.
 
-    `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT; its embeddings and its layers
-    [0, layers) are read. The layers behind them can start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
+    `weights` is a Hugging Face folder (config.json, model.safetensors) of a BERT, or of a RoBERTa (`eps` 1e-5, and two
+    positions less than its config says); its embeddings and its layers [0, layers) are read. The layers behind them can
+    start a fusion (`CrossFusion`), which is ALBEF's split of BERT.
     `tags` makes room for a second segment (`embed_tags`); `causal` lets a token read no later one (CoCa, Miech 2021).
     With `frozen_layers` the embeddings and so many of the first layers stay as they were read, without dropout.
     With `levels` a token is what it was after each of these layers (0 the embeddings; the last layer the last of them)
-    side by side: K D numbers for K levels.
+    side by side: K D numbers for K levels. `prompts` learned tokens are read in front of the caption (`Prompts`).
     """
 
     def __init__(
@@ -63,6 +74,8 @@ class BertText(nn.Module):
         tags: bool = False,
         causal: bool = False,
         levels: Sequence[int] = (),
+        eps: float = 1e-12,
+        prompts: int = 0,
     ) -> None:
         super().__init__()
         hidden = hidden or 4 * width
@@ -73,15 +86,16 @@ class BertText(nn.Module):
         self.vocab_size = vocab_size
         self.checkpointing = False
         self.embeddings = BertEmbeddings(
-            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout, tags=tags
+            vocab_size=vocab_size, width=width, max_positions=max_positions, dropout=dropout, tags=tags, eps=eps
         )
         self.layers = nn.ModuleList(
-            PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)
+            PostNormBlock(width=width, heads=heads, hidden=hidden, dropout=dropout, eps=eps) for _ in range(layers)
         )
         init_transformer(self, width)
+        self.prompts = Prompts(count=prompts, width=width) if prompts else None
         if weights is not None:
             state = read_bert(weights)
-            self.load_state_dict(bert_embeddings(state, tags) | bert_layers(state, 0, layers))
+            self.load_state_dict(bert_embeddings(state, tags) | bert_layers(state, 0, layers) | own_prompts(self))
         for part in self._frozen():
             part.requires_grad_(False)
 
@@ -98,8 +112,10 @@ class BertText(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Stream:
         """(B, L) ids and mask to a stream."""
         rows = Packing.of(mask)
-        reading = rows.causal() if self.causal else rows
         tokens = self.embeddings(ids, rows)
+        if self.prompts is not None:
+            tokens, rows = self.prompts.before(tokens, rows, mask)
+        reading = rows.causal() if self.causal else rows
         reached = [tokens] if 0 in self.levels else []
         for number, layer in enumerate(self.layers, start=1):
             if self.checkpointing and self.training:
@@ -108,7 +124,10 @@ class BertText(nn.Module):
                 tokens = layer(tokens, reading)
             if number in self.levels:
                 reached.append(tokens)
-        return Stream(rows.restore(torch.cat(reached or [tokens], dim=-1), ids.shape[1]), mask)
+        tokens = torch.cat(reached or [tokens], dim=-1)
+        if self.prompts is not None:
+            return Stream(self.prompts.without(tokens, rows, ids.shape[1]), mask)
+        return Stream(rows.restore(tokens, ids.shape[1]), mask)
 
     def embed_tags(self, tags: Tags) -> Stream:
         """(P, T) tags to a stream (P, T, D): their embeddings alone, in the second segment."""

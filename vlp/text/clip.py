@@ -6,6 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlp.layers.blocks import PreNormBlock, init_transformer
 from vlp.layers.packing import Packing
+from vlp.layers.prompts import Prompts
 from vlp.types import Stream
 
 
@@ -29,7 +30,8 @@ class ClipEmbeddings(nn.Module):
 class ClipText(nn.Module):
     """(B, L) ids -> Stream (B, L, D). Pool it with `LastPool`: its last token is the one that has read all.
 
-    `causal` and `quick` (the sigmoid form of GELU) as in CLIP; SigLIP has neither.
+    `causal` and `quick` (the sigmoid form of GELU) as in CLIP; SigLIP has neither. `prompts` learned tokens are read in
+    front of the caption (`Prompts`).
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ClipText(nn.Module):
         causal: bool = True,
         quick: bool = True,
         eps: float = 1e-5,
+        prompts: int = 0,
     ) -> None:
         super().__init__()
         self.width = width
@@ -57,18 +60,24 @@ class ClipText(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=eps)
         init_transformer(self, width)
+        self.prompts = Prompts(count=prompts, width=width) if prompts else None
 
     def forward(self, ids: Tensor, mask: Tensor) -> Stream:
         """(B, L) ids and mask to a stream."""
         rows = Packing.of(mask)
-        reading = rows.causal() if self.causal else rows
         tokens = self.embeddings(ids, rows)
+        if self.prompts is not None:
+            tokens, rows = self.prompts.before(tokens, rows, mask)
+        reading = rows.causal() if self.causal else rows
         for layer in self.layers:
             if self.checkpointing and self.training:
                 tokens = checkpoint(layer, tokens, reading, use_reentrant=False)
             else:
                 tokens = layer(tokens, reading)
-        return Stream(rows.restore(self.norm(tokens), ids.shape[1]), mask)
+        tokens = self.norm(tokens)
+        if self.prompts is not None:
+            return Stream(self.prompts.without(tokens, rows, ids.shape[1]), mask)
+        return Stream(rows.restore(tokens, ids.shape[1]), mask)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute the layers in the backward pass instead of keeping their activations."""

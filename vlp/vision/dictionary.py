@@ -1,8 +1,5 @@
 """A visual dictionary over grid cells (SOHO, Huang 2021, section 3.2; van den Oord 2017 for the moving average)."""
 
-from dataclasses import replace
-from typing import cast
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -40,28 +37,30 @@ class VisualDictionary(nn.Module):
         self.mask = nn.Parameter(torch.zeros(grid.width))
         self._pending: list[tuple[Tensor, Tensor]] = []
 
-    def cells(self, batch: Batch) -> Tensor:
-        """(P, N, D) cells of the grid; it is entries that are hidden, not they."""
-        return cast(Stream, self.grid(replace(batch, hidden=None))).tokens
+    def hidden_features(self, batch: Batch) -> Tensor:
+        """(P, N, D) cells before the look-up; those of the batch, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
+        cells: Stream = self.grid(batch)
+        return cells.tokens
 
     @torch.no_grad()
-    def codes(self, cells: Tensor) -> Tensor:
-        """(P, N, D) cells -> (P, N) dictionary index of each."""
-        return nearest(cells.to(self.entries.dtype), self.entries)
+    def codes(self, batch: Batch) -> Tensor:
+        """(P, N) dictionary index of every cell."""
+        return nearest(self.hidden_features(batch).to(self.entries.dtype), self.entries)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream of entries."""
-        return self.embed(self.cells(batch), batch.hidden)
-
-    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
-        """(P, N, D) cells to a stream of their entries, those of `hidden` (P, N) hidden."""
-        codes = self.codes(cells)
-        if self.training and hidden is None:
+        cells = self.hidden_features(batch)
+        codes = nearest(cells.detach().to(self.entries.dtype), self.entries)
+        if self.training:
             self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
         tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach()
-        if hidden is not None:
-            tokens = torch.where(hidden[..., None], self.mask.to(tokens.dtype), tokens)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with a learned vector in place of the entries of the cells `hidden` (P, N) bool."""
+        return Stream(torch.where(hidden[..., None], self.mask.to(seen.tokens.dtype), seen.tokens), seen.mask)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -18,7 +18,7 @@ class GridCNN(nn.Module):
     `sample` cells of each picture, drawn anew each step, are used in training (all in evaluation); 0 takes all.
     Batch statistics would let pictures of a batch, or a rank, tell on each other: `norm` "frozen" keeps those
     of the weights as constants, "group" puts group norms in their place, for training from nothing. A cell that an
-    objective hides (`Batch.hidden`) shows a learned vector; `hides=False` leaves it out.
+    objective hides (`hide`) shows a learned vector; `hides=False` leaves it out.
     """
 
     def __init__(
@@ -40,6 +40,8 @@ class GridCNN(nn.Module):
         channels, reduction = made.feature_info.channels()[-1], made.feature_info.reduction()[-1]
         if image_size % (reduction * pool):
             raise ValueError(f"image_size {image_size} is not a multiple of {name}'s cell, {reduction} x {pool} px")
+        if hides and sample:
+            raise ValueError(f"hides=True hides cells by their place, but sample={sample} leaves some out; drop one")
         self.image_size = image_size
         self.channels = int(channels)
         self.width = width
@@ -54,33 +56,33 @@ class GridCNN(nn.Module):
         if hides:
             self.hidden = nn.Parameter(torch.zeros(width))
 
-    def cells(self, batch: Batch) -> Tensor:
-        """(P, N, C): the pooled map of the pictures, row by row."""
-        if batch.image is None:
-            raise ValueError("this batch has no pictures for the convolutional grid")
-        grid = self.network(batch.image)[-1]
+    def cells(self, image: Tensor) -> Tensor:
+        """(P, 3, S, S) -> (P, N, C): the pooled map, row by row."""
+        grid = self.network(image)[-1]
         if grid.shape[1] != self.channels:  # Swin's maps have their channels last
             grid = grid.permute(0, 3, 1, 2)
         return F.max_pool2d(grid, self.pool).flatten(2).transpose(1, 2)
 
-    def features(self, cells: Tensor) -> Tensor:
-        """(P, N, C) what a masked objective asks for: the cells."""
-        return cells
+    def hidden_features(self, batch: Batch) -> Tensor:
+        """(P, N, C) cells of the pictures, what a masked objective asks for; those of the batch, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
+        if batch.image is None:
+            raise ValueError("this batch has no pictures for the convolutional grid")
+        return self.cells(batch.image)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        return self.embed(self.cells(batch), batch.hidden)
-
-    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
-        """(P, N, C) cells, those of `hidden` (P, N) hidden, to a stream."""
-        tokens = self.projection(cells)
-        if hidden is not None:
-            tokens = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
-        tokens = tokens + self.positions
-        if self.sample and self.training and hidden is None and self.sample < tokens.shape[1]:
+        tokens = self.projection(self.hidden_features(batch)) + self.positions
+        if self.sample and self.training and self.sample < tokens.shape[1]:
             kept = sampled(len(tokens), tokens.shape[1], self.sample, tokens.device)
             tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with the cells `hidden` (P, N) bool showing the learned vector at their positions."""
+        shown = (self.hidden + self.positions).to(seen.tokens.dtype)
+        return Stream(torch.where(hidden[..., None], shown, seen.tokens), seen.mask)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Resample the positions of a checkpoint's state to this grid, in place."""

@@ -16,8 +16,8 @@ class PatchCNN(nn.Module):
     """(P, 3, S, S) -> Stream (P, N, D): each picture is cut g x g times for every g of `grids`, each patch resized to
     `patch_size`, pooled to one feature and projected; learned embeddings tell its place and its grid.
 
-    `grids` (8,) is FashionBERT's, (1, 2, 3, 4, 5) Kaleido-BERT's. The network stays frozen unless `trains`. Hidden
-    patches (`Batch.hidden`) show zeros in place of the feature.
+    `grids` (8,) is FashionBERT's, (1, 2, 3, 4, 5) Kaleido-BERT's. The network stays frozen unless `trains`. Patches
+    that an objective hides (`hide`) show zeros in place of the feature.
     """
 
     def __init__(
@@ -59,31 +59,33 @@ class PatchCNN(nn.Module):
             found.append(cut.permute(0, 2, 4, 1, 3, 5).reshape(pictures, g * g, 3, self.patch_size, self.patch_size))
         return torch.cat(found, dim=1)
 
-    def seen(self, patches: Tensor) -> Tensor:
-        """(P, N, 3, p, p) -> (P, N, F), what the network makes of each patch."""
+    def features(self, patches: Tensor) -> Tensor:
+        """(P, N, 3, p, p) -> (P, N, F)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and next(self.network.parameters()).requires_grad):
             found: Tensor = self.network(patches.flatten(0, 1))
         return found.view(*patches.shape[:2], -1)
 
-    def cells(self, batch: Batch) -> Tensor:
-        """(P, N, F) features of all patches of the pictures."""
+    def hidden_features(self, batch: Batch) -> Tensor:
+        """(P, N, F) features of all patches, what a masked objective asks for; the batch's, if it brings them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
         if batch.image is None:
             raise ValueError("this batch has no pictures for the patches")
-        return self.seen(self.patches(batch.image))
+        return self.features(self.patches(batch.image))
 
-    def features(self, cells: Tensor) -> Tensor:
-        """(P, N, F) what a masked objective asks for: the same."""
-        return cells
-
-    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
-        """(P, N, F) features, those of `hidden` (P, N) hidden, to a stream."""
-        shown = cells if hidden is None else cells.masked_fill(hidden[..., None], 0.0)
-        tokens = self.norm(self.projection(shown) + self.positions)
+    def embed(self, features: Tensor) -> Stream:
+        """(P, N, F) features to a stream."""
+        tokens = self.norm(self.projection(features) + self.positions)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        return self.embed(self.cells(batch), batch.hidden)
+        return self.embed(self.hidden_features(batch))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with the patches `hidden` (P, N) bool showing a feature of zeros."""
+        nothing = self.norm(self.projection.bias + self.positions).to(seen.tokens.dtype)
+        return Stream(torch.where(hidden[..., None], nothing, seen.tokens), seen.mask)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Nothing hangs on a picture's size."""

@@ -13,7 +13,7 @@ class SwinParser(nn.Module):
     """(P, 3, S, S) -> Stream (P, N, D): the cells of a timm Swin's last stage, projected and normalised.
 
     The last stage must be one window, so that each cell attends to all of them. A cell that an objective hides
-    (`Batch.hidden`) shows a learned vector; `hides=False` leaves it out.
+    (`hide`) shows a learned vector; `hides=False` leaves it out.
     """
 
     def __init__(
@@ -46,45 +46,47 @@ class SwinParser(nn.Module):
         if hides:
             self.hidden = nn.Parameter(torch.zeros(width))
 
-    def cells(self, batch: Batch) -> Tensor:
-        """(P, N, 2 F): the cells of the last stage, and beside each what the last block's attention read of it."""
+    def hidden_features(self, batch: Batch) -> Tensor:
+        """(P, N, F) cells of the last stage, what a masked objective asks for; the batch's, if it has them."""
+        if batch.features is not None:
+            return batch.features if torch.is_grad_enabled() else batch.features.detach()
+        return self._cells(batch)
+
+    def _cells(self, batch: Batch) -> Tensor:
         if batch.image is None:
             raise ValueError("this batch has no pictures for the Swin transformer")
-        seen: list[Tensor] = []
+        return cast(Tensor, self.swin.forward_features(batch.image)).flatten(1, 2)
+
+    def parsed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One pass over the pictures for both: (P, N, F) cells, and (P, N, N) how much each attends to each, the mean
+        of the heads of the last block, without gradient."""
+        read: list[Tensor] = []
         attention = self.swin.layers[-1].blocks[-1].attn
-        handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        handle = attention.qkv.register_forward_hook(lambda _, inputs, output: read.append(output.detach()))
         try:
-            features = cast(Tensor, self.swin.forward_features(batch.image)).flatten(1, 2)
+            features = self._cells(batch)
         finally:
             handle.remove()
-        return torch.cat([features, seen[0]], dim=-1)
-
-    def features(self, cells: Tensor) -> Tensor:
-        """(P, N, F) what a masked objective asks for."""
-        return cells[..., : self.feature_width]
-
-    def attention(self, cells: Tensor) -> Tensor:
-        """(P, N, N) how much each cell attends to each in the last block, the mean of its heads."""
-        return attention_weights(self.swin.layers[-1].blocks[-1].attn, cells[..., self.feature_width :])
+        return features, attention_weights(attention, read[0])
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""
-        return self.embed(self.cells(batch), batch.hidden)
-
-    def embed(self, cells: Tensor, hidden: Tensor | None = None) -> Stream:
-        """Cells as `cells` gives them, those of `hidden` (P, N) hidden, to a stream."""
-        tokens: Tensor = self.norm(self.projection(self.features(cells)))
-        if hidden is not None:
-            tokens = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
+        tokens: Tensor = self.norm(self.projection(self.hidden_features(batch)))
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def hide(self, seen: Stream, hidden: Tensor) -> Stream:
+        """The part's stream with the learned vector in place of the cells `hidden` (P, N) bool."""
+        return Stream(torch.where(hidden[..., None], self.hidden.to(seen.tokens.dtype), seen.tokens), seen.mask)
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str) -> None:
         """Nothing is resampled: another picture size needs other windows."""
 
 
-def attention_weights(attention: Any, tokens: Tensor) -> Tensor:
-    """timm's window attention over (P, N, C) tokens of one window -> (P, N, N), the mean of the heads."""
-    pictures, number, _ = tokens.shape
-    q, k, _ = attention.qkv(tokens).view(pictures, number, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+@torch.no_grad()
+def attention_weights(attention: Any, read: Tensor) -> Tensor:
+    """timm's window attention, of one window's queries, keys and values (P, N, 3 C) -> (P, N, N), the mean of the
+    heads."""
+    pictures, number, _ = read.shape
+    q, k, _ = read.view(pictures, number, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     scores = attention.scale * q @ k.transpose(-2, -1) + attention._get_rel_pos_bias()
     return cast(Tensor, scores.softmax(-1).mean(1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlp.layers.levels import check_levels
+from vlp.layers.prompts import Prompts
 from vlp.types import Batch, Stream
 
 
@@ -27,6 +28,7 @@ class TimmViT(nn.Module):
 
     With `levels` a token is what it was after each of these blocks (counted from 1, the last block the last of them),
     each through the final norm, side by side: K D numbers for K levels, as DINOv2's linear probes read several blocks.
+    `prompts` learned tokens are read by the blocks behind the prefix (`Prompts`).
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TimmViT(nn.Module):
         drop_path: float = 0.0,
         levels: Sequence[int] = (),
         options: dict[str, Any] | None = None,
+        prompts: int = 0,
     ) -> None:
         super().__init__()
         made = timm.create_model(name, img_size=image_size, num_classes=0, drop_path_rate=drop_path, **(options or {}))
@@ -53,6 +56,7 @@ class TimmViT(nn.Module):
         self.frozen_blocks = frozen_blocks
         self.merge = merge
         self.checkpointing = False
+        self.prompts = Prompts(count=prompts, width=int(self.vit.num_features)) if prompts else None
         if weights is not None:
             load_timm_weights(self, weights)
         if frozen_blocks:
@@ -96,11 +100,13 @@ class TimmViT(nn.Module):
         *reached, tokens = tokens.split(int(self.vit.num_features), dim=-1)
         if self.frozen_blocks in self.levels:
             reached.append(tokens)
+        length = tokens.shape[1]
+        tokens = tokens if self.prompts is None else self.prompts.beside(tokens)
         for number, block in enumerate(self.vit.blocks[self.frozen_blocks :], start=self.frozen_blocks + 1):
             tokens = self._run(block, tokens)
             if number in self.levels:
                 reached.append(tokens)
-        tokens = torch.cat([self.vit.norm(level) for level in reached or [tokens]], dim=-1)
+        tokens = torch.cat([self.vit.norm(level[:, :length]) for level in reached or [tokens]], dim=-1)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def _run(self, block: Any, tokens: Tensor) -> Tensor:

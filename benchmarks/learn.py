@@ -1,0 +1,122 @@
+"""Does each system's tiny form learn the synthetic world? Trains them one after another and measures.
+
+    vlp data synthesize data/world --train 16000 --size 48
+    python -m benchmarks.learn --world data/world --only uniter albef --json FILE
+
+A run goes on from its newest checkpoint, and a system that is measured is not measured again (`OUT/NAME/learned.json`).
+All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
+a small world needs (docs/decisions.md). What each figure says: benchmarks/learned.py. Asked for are 30 points of
+colour and shape words between the true and another picture, 90 % of matchings, masked vision better than blind, and
+60 % of the object words pointing to their box where a system claims alignment.
+"""
+
+import argparse
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learned import batches, measure
+from vlp import training
+from vlp.config import load_config
+from vlp.data.tokenizer import Tokenizer
+from vlp.engine import checkpoint
+from vlp.engine.provenance import machine, timestamp
+from vlp.engine.session import MODEL
+from vlp.engine.tensors import read_tensors
+from vlp.objectives.mlm import MLM
+from vlp.systems import names
+from vlp.task import Task
+from vlp.training import TrainConfig
+
+ASKED = {"words points": 30.0, "told points": 30.0, "matching": 0.9, "alignment": 0.6}
+LOSSES = ("mrfr", "mpm")
+MASKED = 0.4
+LEARNED = "learned.json"
+
+
+def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
+    """The tiny form of a system on the world, with what all systems share."""
+    config: TrainConfig = load_config(f"configs.systems.{name}:tiny")
+    config.data.train, config.data.val = str(args.world / "train"), ""
+    config.run.out, config.run.steps = str(args.out / name), args.steps
+    config.run.checkpoint_every, config.run.mfu, config.run.threads = 250, False, args.threads
+    for objective in config.objectives.values():
+        recorded: Any = objective
+        if isinstance(recorded.target, type) and issubclass(recorded.target, MLM):
+            recorded.kwargs["probability"] = MASKED
+    return config
+
+
+def trained(config: TrainConfig) -> Task:
+    """The task of the newest checkpoint of a run, its heads included."""
+    task = training.build_task(config, read_weights=False)
+    task.load_state_dict(read_tensors(checkpoint.resolve(config.run.out) / MODEL))
+    return task
+
+
+def learn(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Train a system, or go on, and measure it; or read what was measured."""
+    config = recipe(name, args)
+    place = Path(config.run.out) / LEARNED
+    if place.is_file():
+        found: dict[str, Any] = json.loads(place.read_text())
+        return found
+    start = time.perf_counter()
+    training.run(config, resume=True)
+    minutes = (time.perf_counter() - start) / 60
+    tokenizer = Tokenizer.from_folder(args.world / "train")
+    read = partial(batches, config.data, str(args.world / "val"), tokenizer, args.pictures)
+    figures = measure(trained(config), tokenizer, read)
+    row = {"system": name, "steps": args.steps, "minutes_of_the_last_start": round(minutes, 1), "figures": figures}
+    part = place.with_name(f"{LEARNED}.part")
+    part.write_text(json.dumps(row, indent=2) + "\n")
+    os.replace(part, place)
+    return row
+
+
+def verdicts(figures: dict[str, float]) -> dict[str, bool]:
+    """For each figure that something is asked of, whether it is reached."""
+    found = {name: figures[name] >= least for name, least in ASKED.items() if name in figures}
+    for name in figures:
+        if f"{name} blind" in figures:
+            better, than = figures[name], figures[f"{name} blind"]
+            found[name] = better < than if name in LOSSES else better > than
+    return found
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row of the table: each figure, what it is held against, and a ! where too little was learned."""
+    figures, told = row["figures"], []
+    reached = verdicts(figures)
+    for name, value in figures.items():
+        if not name.endswith((" blind", " with picture", " with another")):
+            blind = f" (blind {figures[f'{name} blind']:.3g})" if f"{name} blind" in figures else ""
+            told.append(f"{name} {value:.3g}{blind}{'' if reached.get(name, True) else ' !'}")
+    return f"{row['system']:<14}{row['steps']:>6}  {', '.join(told)}"
+
+
+def main() -> None:
+    """Learn, print a table as it grows, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", type=Path, default=Path("data/world"), help="a synthetic world of 48 px pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/learn"), help="folder of the runs (default runs/learn)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names(), help="these systems (default: all)")
+    parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs (default 4000)")
+    parser.add_argument("--pictures", type=int, default=480, help="unseen pictures to measure on (default 480)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    args = parser.parse_args()
+    rows = []
+    for name in args.only or names():
+        rows.append(row := learn(name, args))
+        print(shown(row), flush=True)
+        if args.json:
+            record = {"time": timestamp(), "machine": machine(), "rows": rows}
+            args.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

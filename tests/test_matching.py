@@ -1,0 +1,110 @@
+"""The laws of DESIGN.md over every way of matching in configs/finetune."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tests.systems import SIZE, closeness, halves_alike, padded, rows
+from tests.test_systems import in_double
+from vlp.config import from_json, load_config, to_json
+from vlp.matching import names
+from vlp.task import Task
+from vlp.training import TrainConfig, build_task
+from vlp.trial import trial_batch
+from vlp.types import Batch
+
+SYSTEMS = names()
+EACH = pytest.mark.parametrize("name", SYSTEMS)
+
+
+def make(name: str) -> tuple[Task, Batch]:
+    """A tiny form away from its beginning, without dropout and draws, and a batch whose halves have equal shapes."""
+    config: TrainConfig = load_config(f"configs.finetune.{name}:tiny")
+    task = build_task(config, read_weights=False)
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    words = int(task.model.text.vocab_size)  # type: ignore[arg-type]
+    return task.eval(), halves_alike(trial_batch(task, config.data, SIZE, words, 0))
+
+
+@EACH
+def test_padding_and_the_order_of_the_batch_never_change_a_loss(name: str) -> None:
+    task, batch = make(name)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = task(batch).report
+        for other in (padded(batch, 3, 7), rows(batch, order)):
+            for key, value in task(other).report.items():
+                torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@EACH
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    task, batch = make(name)
+    task.train()
+    task(batch).value.backward()
+    missing = [n for n, p in task.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not missing
+
+
+@EACH
+def test_the_record_of_a_system_is_the_system(name: str) -> None:
+    forms = vars(import_module(f"configs.finetune.{name}")).keys() & {"config", "tiny", "frozen"}
+    assert {"config", "tiny"} <= forms
+    for form in forms:
+        config = load_config(f"configs.finetune.{name}:{form}")
+        assert from_json(to_json(config)) == config
+
+
+def loss_and_gradients(name: str, part: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Loss and gradients in float64 of the batch, or of the rows `part` of it."""
+    task, batch = make(name)
+    task, batch = task.double(), in_double(batch)
+    value = task(batch if part is None else rows(batch, part)).value
+    value.backward()
+    found = {n: p.grad for n, p in task.named_parameters() if p.grad is not None}
+    return {"value": value.detach()} | found
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for name in SYSTEMS:
+        found = loss_and_gradients(name, torch.arange(4) + 4 * rank)
+        for tensor in found.values():  # what DDP does
+            dist.all_reduce(tensor)
+            tensor /= 2
+        if rank == 0:
+            torch.save(found, f"{folder}/{name}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
+    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
+    for name in SYSTEMS:
+        joined = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        whole = loss_and_gradients(name, None)
+        assert joined.keys() == whole.keys()
+        wrong = {n: d for n, value in whole.items() if (d := closeness(joined[n], value)) > 1e-4}
+        assert not wrong, f"{name}: {wrong}"
+
+
+@pytest.mark.parametrize("name", ["albef", "clip", "filip", "uniter", "vilt"])
+def test_a_recipe_trains_the_whole_model_that_it_tunes(name: str) -> None:
+    config, pretrained = load_config(f"configs.finetune.{name}"), load_config(f"configs.systems.{name}:tiny")
+    assert from_json(to_json(config)) == config
+    pretrained.objectives, pretrained.teacher = config.objectives, None  # its losses, on the tiny form of its model
+    task = build_task(pretrained, read_weights=False)
+    batch = trial_batch(task, pretrained.data, SIZE, int(task.model.text.vocab_size), 0)
+    torch.manual_seed(0)
+    task(batch).value.backward()
+    resting = [n for n, scale in config.optim.lr_scale.items() if scale == 0]
+    assert not [n for n, p in task.named_parameters() if p.grad is None and n not in resting]
