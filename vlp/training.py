@@ -82,6 +82,8 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
 def _run(
     config: TrainConfig, resume: bool, source: str, accelerator: Accelerator, signals: StopSignals
 ) -> dict[str, float]:
+    if config.run.gradient_cache and accelerator.distributed_type is DistributedType.FSDP:
+        raise ConfigError("run.gradient_cache embeds beside the forward pass, where FSDP's weights are cut; use DDP")
     begin = launch.same_everywhere(accelerator, lambda: find_start(Path(config.run.out), resume))
     if not config.data.folders:
         raise ConfigError("data.train is not set; give the folder of the training shards, data.train=...")
