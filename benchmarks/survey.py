@@ -57,17 +57,21 @@ def settings_of(name: str, args: argparse.Namespace) -> TrainConfig:
 
 
 def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace, name: str) -> tuple[Task, float]:
-    """The trained task, and the seconds that its steps took."""
+    """The trained task, and the seconds that its steps took.
+
+    A config whose batches are smaller than asked for (its pairs cost more) takes more steps, for as many captions.
+    """
     torch.manual_seed(seed)
     task: Task = Task(**build({"model": config.model, "objectives": config.objectives, "teacher": config.teacher}))
     optimizer = build_optimizer(task, config.optim)
-    captions = max(config.data.captions, 1)
+    captions, size = max(config.data.captions, 1), min(args.batch, config.data.batch_size)
+    steps = args.steps * args.batch // size
     task.train()
     started = time.perf_counter()
-    for step in tqdm(range(1, args.steps + 1), desc=f"{name} seed {seed}", disable=True if args.quiet else None):
+    for step in tqdm(range(1, steps + 1), desc=f"{name} seed {seed}", disable=True if args.quiet else None):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.steps, config.optim) * group["scale"]
-        loss = task(data.batch(draw(data, args.batch, captions)))
+            group["lr"] = learning_rate(step, steps, config.optim) * group["scale"]
+        loss = task(data.batch(draw(data, size, captions)))
         optimizer.zero_grad()
         loss.value.backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), config.optim.clip)
@@ -202,7 +206,7 @@ def main() -> None:
     parser.add_argument("--folders", nargs=2, metavar=("TRAIN", "TEST"), help="shard folders (default: data/...)")
     parser.add_argument("--systems", nargs="+", choices=names(), metavar="NAME", help="default: all that fit the data")
     parser.add_argument("--steps", type=int, default=1000, help="steps of every run (default 1000)")
-    parser.add_argument("--batch", type=int, default=128, help="captions a step (default 128)")
+    parser.add_argument("--batch", type=int, default=128, help="captions a step, at most the config's (default 128)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each system (default 1)")
     parser.add_argument("--limit", type=int, help="only so many pictures to train on")
     parser.add_argument("--test-limit", type=int, help="only so many pictures to measure on")

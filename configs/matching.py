@@ -130,7 +130,7 @@ def paper(
 def tiny(name: str, parts: tuple[Any, dict[str, Any]], **data: Any) -> TrainConfig:
     """The same head on the regions of the synthetic world, for a laptop."""
     model, objectives = parts
-    run = world.tiny(name, model, objectives, **(WORLD.data | data))
+    run = world.tiny(name, model, objectives, **(WORLD.data | {"batch_size": 64} | data))
     run.optim = OptimConfig(lr=1e-3, min_lr=1e-5, warmup_steps=50, weight_decay=0.0, clip=2.0)
     run.run = RunConfig(out=f"runs/{name}-tiny", steps=1500, checkpoint_every=500)
     run.evaluation = EvaluationConfig(k=0, limit=200)

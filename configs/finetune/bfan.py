@@ -32,7 +32,7 @@ def parts(stem: Stem, easy_steps: int = 1000) -> tuple[Any, dict[str, Any]]:
     """(model, objectives) on any two encoders."""
     scorer = lazy(StackedAttention)(direction="both", sharpness=20.0, focus="prob")
     model = stem.model(match=matching.tokens(stem, scorer))
-    return model, {"rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps)}
+    return model, {"rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps, two_pass=True)}
 
 
 def config() -> TrainConfig:

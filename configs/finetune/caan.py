@@ -32,7 +32,7 @@ MATCHING = Matching(
 def parts(stem: Stem, easy_steps: int = 1000) -> tuple[Any, dict[str, Any]]:
     """(model, objectives) on any two encoders."""
     model = stem.model(match=matching.tokens(stem, lazy(SecondOrderAttention)(width=stem.embed_dim)))
-    return model, {"rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps)}
+    return model, {"rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps, two_pass=True)}
 
 
 def config() -> TrainConfig:

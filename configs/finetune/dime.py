@@ -39,7 +39,7 @@ def parts(stem: Stem, easy_steps: int = 1000, width: int = 256) -> tuple[Any, di
     heads = {side: stem.adapter(side, embed_dim=width, unit=True) for side in ("image", "text")}
     match = lazy(TokenSimilarity)(scorer=lazy(RoutedInteraction)(width=width), **heads)
     return stem.model(match=match), {
-        "rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps),
+        "rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps, two_pass=True),
         "paths": lazy(PathRegulariser)(weight=0.01),
     }
 
@@ -56,4 +56,4 @@ def tiny() -> TrainConfig:
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("dime", parts(matching.FROZEN, easy_steps=100, width=128))
+    return matching.frozen("dime", parts(matching.FROZEN, easy_steps=50, width=128), batch_size=32)

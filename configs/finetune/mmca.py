@@ -11,6 +11,7 @@ Data: Flickr30K or COCO as indexed shards with 36 regions a picture. Published: 
 Deliberately different: the loss is a mean over the pairs; a warm-up with all rivals.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from configs import matching
@@ -34,8 +35,9 @@ MATCHING = Matching(
 )
 
 
-def parts(stem: Stem, easy_steps: int = 1000) -> tuple[Any, dict[str, Any]]:
-    """(model, objectives) on any two encoders."""
+def parts(stem: Stem, easy_steps: int = 1000, width: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """(model, objectives) on any two encoders; `width` in place of the stem's, for pairs that cost less."""
+    stem = replace(stem, embed_dim=width or stem.embed_dim)
     width = stem.embed_dim
     image = lazy(TransformerReasoner)(width=width, heads=8, hidden=2 * width)
     text = [lazy(NGrams)(width=width, channels=width), lazy(TokenAdapter)(width=3 * width, embed_dim=width)]
@@ -44,7 +46,9 @@ def parts(stem: Stem, easy_steps: int = 1000) -> tuple[Any, dict[str, Any]]:
         text=matching.chain(stem.adapter("text"), *text),
         scorer=lazy(JointSimilarity)(width=width),
     )
-    return stem.model(match=similarity), {"rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps)}
+    return stem.model(match=similarity), {
+        "rank": lazy(Ranking)(similarity="match", easy_steps=easy_steps, two_pass=True)
+    }
 
 
 def config() -> TrainConfig:
@@ -59,4 +63,4 @@ def tiny() -> TrainConfig:
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("mmca", parts(matching.FROZEN, easy_steps=100))
+    return matching.frozen("mmca", parts(matching.FROZEN, easy_steps=50, width=128), batch_size=32)

@@ -37,7 +37,7 @@ def parts(stem: Stem, easy_steps: int = 1000, reasoning: Reasoning = "graph") ->
     """(model, objectives) on any two encoders."""
     scorer = lazy(AlignmentReasoning)(width=stem.embed_dim, align_dim=min(256, stem.embed_dim), reasoning=reasoning)
     model = stem.model(match=matching.tokens(stem, scorer))
-    return model, {"rank": lazy(Ranking)(similarity="match", squash=True, easy_steps=easy_steps)}
+    return model, {"rank": lazy(Ranking)(similarity="match", squash=True, easy_steps=easy_steps, two_pass=True)}
 
 
 def config() -> TrainConfig:

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.objectives.test_ranking import model, some_batch
+from tests.parts import VOCAB
 from vlp.data.mismatched import mismatched
 from vlp.objectives.correspondence import NoisyCorrespondence, predicted_worth, soft_margin
 from vlp.objectives.mixture import clean_probability
 from vlp.objectives.ranking import violations
 from vlp.similarity.ensemble import Ensemble
+from vlp.types import Batch, Regions
 from vlp.view import View
 
 
@@ -144,3 +146,30 @@ def test_a_share_of_the_captions_changes_hands(count: int, share: float, seed: i
     assert torch.equal(dealt, mismatched(owners, share, seed))
     with pytest.raises(ValueError, match="not between"):
         mismatched(owners, 1.2)
+
+
+@pytest.mark.slow
+def test_shuffled_pairs_are_found_out() -> None:
+    """40 % of the captions at wrong pictures: after training the two networks trust the right pairs and few others."""
+    torch.manual_seed(0)
+    count, steps = 120, 240
+    owners = mismatched(torch.arange(count), 0.4, seed=1)
+    features = torch.randn(count, 3, 12)
+    words = torch.randint(6, VOCAB, (count, 6))  # what a picture's own caption says
+    net = two_networks()
+    loss = NoisyCorrespondence(captions=count, epoch_steps=30, warmup_steps=60, doubtful_steps=steps)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    for _ in range(steps):
+        captions = torch.randperm(count)[:40]
+        pictures = owners[captions]
+        mask = torch.ones(40, 6, dtype=torch.bool)
+        found = Regions(features[pictures], torch.rand(40, 3, 4), torch.rand(40, 3, 2), torch.ones(40, 3) > 0)
+        b = Batch(words[captions], mask, torch.zeros(40, 6).long(), pictures, captions, regions=found)
+        value = loss(View(net, b)).value
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        loss.after_step()
+    right = owners == torch.arange(count)
+    trusted = (loss.clean > 0.5).float().mean(0)
+    assert trusted[right].mean() > trusted[~right].mean() + 0.4

@@ -1,5 +1,7 @@
-"""Scorers of items that are one vector or a few: distances, orders, sets, probabilities. Heads are poolings that give
-a stream of K tokens (`vlp/pooling/pie.py`, `OneToken`)."""
+"""Scorers of items that are one vector or a few: distances, orders, sets, probabilities.
+
+Heads end in a pooling that gives a stream of K tokens (`vlp/pooling/pie.py`, `OneToken`).
+"""
 
 import torch
 import torch.nn.functional as F

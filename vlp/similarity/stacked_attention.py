@@ -1,10 +1,9 @@
-"""Stacked cross attention: each fragment of one side reads the other, and is compared with what it read (SCAN, Lee
-2018, section 3.2), with the focus of BFAN (Liu 2019, section 3.2).
+"""Stacked cross attention, each fragment compared with what it reads of the other side (SCAN, Lee 2018, section 3.2).
 
-All functions speak of a query side of A items with Q fragments and a source side of B items with S fragments; captions
-asking pictures and pictures asking captions are one formula. What is read is never built: with cosines c, shares p and
-the Gram matrix G of an item's sources, the inner product of query and context is sum p c, and the context's squared
-length p G p.
+With the focus of BFAN (Liu 2019, section 3.2). All functions speak of a query side of A items with Q fragments and a
+source side of B items with S fragments; captions asking pictures and pictures asking captions are one formula. What is
+read is never built: with cosines c, shares p and the Gram matrix G of an item's sources, the inner product of query and
+context is sum p c, and the context's squared length p G p.
 """
 
 from typing import Literal, assert_never
