@@ -150,3 +150,22 @@ def test_a_bank_needs_vectors(dataset: EvaluationSet) -> None:
     made = model(with_similarities(late=LATE))
     with pytest.raises(ValueError, match="'late' of this model gives none"):
         evaluate(made, dataset, EvaluationConfig(first="late"), bank=dataset, progress=False)
+
+
+def test_what_is_ranked_is_fp32_under_autocast(dataset: EvaluationSet) -> None:
+    """Rounded to bf16, scores of different pairs would tie."""
+    made = model(with_similarities(late=LATE))
+    gallery = embed(made, dataset, 4, progress=False)
+    every = torch.ones(dataset.num_images, dataset.num_texts) > 0
+    summary = torch.randn(9, WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def ranked() -> list[torch.Tensor]:
+        late = score_pairs(made, "late", gallery.tokens["late"], every, EvaluationConfig(), progress=False)
+        return [gallery.vectors["itc"].products(), late, made.similarities["itm"].log_odds(summary)]
+
+    outside = ranked()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ranked()
+    for one, two in zip(outside, inside, strict=True):
+        assert two.dtype is torch.float32
+        assert torch.equal(one, two)

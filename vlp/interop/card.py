@@ -44,15 +44,15 @@ A vision-language model for image-text retrieval, exported by vlp {card.version}
 
 def _use(card: Card) -> str:
     model: Any = card.config.model
-    pairwise = "itc" not in model.get("similarities")
-    meaning = "fused log-odds of every pair" if pairwise else "cosine similarity of every pair"
+    names = {"itc": "cosine similarity", "itm": "fused log-odds"}
+    meaning = next((words for name, words in names.items() if name in model.get("similarities")), "similarity")
     return f"""## Use
 
 ```python
 import vlp
 
 model = vlp.load("{card.name}")
-scores = model.score(["one.jpg", "two.jpg"], ["a sentence", "another one"])  # (2, 2), {meaning}
+scores = model.score(["one.jpg", "two.jpg"], ["a sentence", "another one"])  # (2, 2), {meaning} of every pair
 ```
 
 `vlp search {card.name} --images FOLDER "a sentence"` finds pictures on disk.

@@ -58,7 +58,9 @@ class Report:
         """One row a stage, aligned for a terminal, and what there is to know beside it."""
         lines = [HEADER, *(_row(title, metrics) for _, title, metrics in self.stages())]
         lines += [
-            _row(f"{title}, folds of {self.fold}", self.folds[key]) for key, title, _ in self.stages() if self.folds
+            _row(f"{title}, folds of {self.fold}", self.folds[key])
+            for key, title, _ in self.stages()
+            if key in self.folds
         ]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
         cells = [zip(line, widths, strict=True) for line in lines]
