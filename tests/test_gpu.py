@@ -54,13 +54,17 @@ def work(data: str, out: str, kind: str, port: int, resume: bool, drawn: bool, s
     training.run(config, resume=resume)
 
 
+def losses(out: Path) -> list[float]:
+    return [record["loss"] for record in lines(out) if "loss" in record]
+
+
 def run(
     data: Path, out: Path, kind: str = "", resume: bool = False, drawn: bool = True, **settings: Any
 ) -> list[float]:
     """The losses of a run's steps."""
     started = ranks.start(1, out, work, str(data), str(out), kind, ranks.free_port(), resume, drawn, settings)
     ranks.finish(started, out, seconds=600)
-    return [record["loss"] for record in lines(out) if "loss" in record]
+    return losses(out)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +73,6 @@ def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plain") / "run"
     run(data, out)
     return out
-
-
-def losses(out: Path) -> list[float]:
-    return [record["loss"] for record in lines(out) if "loss" in record]
 
 
 def test_a_gpu_computes_the_contrast_of_a_cpu(data: Path, tmp_path: Path) -> None:
