@@ -99,6 +99,7 @@ def test_without_prompts_nothing_is_drawn_or_added() -> None:
 
 
 def test_only_the_prompts_and_the_temperature_train() -> None:
+    assert prompt_tuning.config().model.get("vision").get("prompts") == prompt_tuning.PROMPTS
     run = prompt_tuning.tiny()
     task = training.build_task(run)
     names = {name for group in parameter_groups(task, run.optim) for name in group["names"]}
