@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import pytest
 import torch
 
 from tests.parts import VOCAB, WIDTH, batch, two_stream
@@ -69,3 +70,8 @@ def test_distillation_moves_the_fast_model_alone() -> None:
     moved = {n: float(p.grad.abs().max()) for n, p in task.named_parameters() if p.grad is not None}
     assert moved["model.similarities.itc.text_projection.weight"] > 1e-4
     assert max(size for n, size in moved.items() if n.startswith(("model.fusion", "objectives"))) < 1e-6
+
+
+def test_a_captioner_with_a_decoder_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="decoder"):
+        FastSlow(slow=Captioning(width=WIDTH, vocab_size=VOCAB, decoder=torch.nn.Identity()))
