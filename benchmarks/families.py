@@ -27,7 +27,8 @@ FAMILIES = {
     "filip": "dual encoder, late interaction",
 }
 PARTS = ("image", "text", "fusion", "teacher", "losses", "backward", "optimizer")
-READINGS = ("prepare", "forward", "summarize", "read", "decode")  # ways into a fusion
+SEEING = ("forward", "hidden_features", "parsed")  # ways into a vision part
+READINGS = ("prepare", "forward", "summarize", "read", "decode")  # and into a fusion
 Clock = Callable[[], float]
 
 
@@ -44,7 +45,7 @@ class Split:
             self._watch(task.teacher.model, "teacher")
 
     def _watch(self, model: VLModel, name: str = "") -> None:
-        for part, methods in (("vision", ("forward",)), ("text", ("forward",)), ("fusion", READINGS)):
+        for part, methods in (("vision", SEEING), ("text", ("forward",)), ("fusion", READINGS)):
             module = getattr(model, part)
             for method in methods:
                 if hasattr(module, method):

@@ -57,12 +57,12 @@ def contrast(
     `parameters` are those that the losses may read beside the embeddings.
     """
     image, text = (torch.cat([getattr(part, side) for part in parts]).requires_grad_() for side in ("image", "text"))
-    view = View(model, nothing_but(torch.cat([part.ids for part in parts])), momentum=momentum)
-    view.image_embedding, view.text_embedding = image, text
-    if parts[0].taught is not None:
-        pairs = [cast(tuple[Tensor, Tensor], part.taught) for part in parts]
-        _teach(view, (torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])))
-    with torch.enable_grad():
+    with torch.enable_grad():  # before the view is made: what it makes has a gradient if it was made with one
+        view = View(model, nothing_but(torch.cat([part.ids for part in parts])), momentum=momentum)
+        view.image_embedding, view.text_embedding = image, text
+        if parts[0].taught is not None:
+            pairs = [cast(tuple[Tensor, Tensor], part.taught) for part in parts]
+            _teach(view, (torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])))
         losses = {name: cast(Loss, objective(view)) for name, objective in objectives.items()}
         weighted = [cast(float, objectives[name].weight) * loss.value for name, loss in losses.items()]
         read = list(parameters)
