@@ -10,6 +10,7 @@ import torch
 from benchmarks import survey
 from benchmarks.survey_data import Store
 from vlp.matching import mean_recalls, printed
+from vlp.types import Stream
 from vlp.view import View
 
 
@@ -123,3 +124,19 @@ def test_measured_figures_come_from_the_newest_result(tmp_path: Path, monkeypatc
     way = matching.describe("scan")
     assert way.measured == {"world": "3.0 / 3.0"}
     assert "67.4 / 48.6" in matching.table([way])
+
+
+@pytest.mark.parametrize("name", ["gpo", "scan"])
+def test_stored_tokens_stand_for_the_encoders(name: str) -> None:
+    """A head over stored tokens scores as the same head over the encoders' own streams."""
+    made = store()
+    made.images, made.image_mask = torch.randn(6, 5, 384).half(), torch.ones(6, 5, dtype=torch.bool)
+    made.texts = torch.randn(12, 8, 384).half()
+    config = survey.settings_of(name, argparse.Namespace(data="flickr8k"))
+    task = survey.Task(**survey.build({"model": config.model, "objectives": config.objectives})).eval()
+    found, _ = survey.scores(task, made, size=5)
+    similarity = next(iter(task.model.similarities.values()))
+    image = Stream(made.images.float(), made.image_mask)
+    torch.testing.assert_close(found, similarity.scores(image, Stream(made.texts.float(), made.text_mask)))
+    with pytest.raises(ValueError, match="stored word tokens"):
+        task.model.encode_text(made.ids, made.text_mask)
