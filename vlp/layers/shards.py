@@ -14,9 +14,11 @@ def held(parameter: Any) -> list[Tensor]:
     """
     if hasattr(parameter, "to_local"):
         return [parameter.to_local()]
-    if hasattr(parameter, "ds_tensor"):
-        return [parameter.ds_tensor, parameter] if parameter.numel() else [parameter.ds_tensor]
-    return [parameter]
+    if not hasattr(parameter, "ds_tensor"):
+        return [parameter]
+    part: Tensor = parameter.ds_tensor
+    apart = parameter.numel() > 0 and parameter.data_ptr() != part.data_ptr()  # a single rank's part is the whole
+    return [part, parameter] if apart else [part]
 
 
 def whole_shape(parameter: Any) -> torch.Size:
