@@ -1,13 +1,17 @@
 """The systems' tiny forms on batches of their true input types, with the random draws held fixed."""
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor
 
 from vlp.config import load_config
@@ -123,3 +127,32 @@ def closeness(one: Tensor, two: Tensor) -> float:
     """Relative distance of two tensors; 0 for two that are (nearly) nothing."""
     size = max(float(one.norm()), float(two.norm()))
     return float((one - two).norm()) / size if size > 1e-7 and math.isfinite(size) else float((one - two).norm())
+
+
+Measured = Callable[[str, Tensor | None], dict[str, Tensor]]  # name, rows of the batch -> loss and gradients
+
+
+def _rank(rank: int, names: Sequence[str], measured: Measured, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for name in names:
+        found = measured(name, torch.arange(4) + 4 * rank)
+        for tensor in found.values():  # what DDP does
+            dist.all_reduce(tensor)
+            tensor /= 2
+        if rank == 0:
+            torch.save(found, f"{folder}/{name}.pt")
+    dist.destroy_process_group()
+
+
+def assert_two_ranks_are_one(names: Sequence[str], measured: Measured, folder: Path) -> None:
+    """Two processes with four rows of the batch each find what one finds with all eight."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
+    mp.spawn(_rank, args=(names, measured, str(folder)), nprocs=2)
+    for name in names:
+        joined = torch.load(folder / f"{name}.pt", weights_only=True)
+        whole = measured(name, None)
+        assert joined.keys() == whole.keys()
+        apart = {n: closeness(joined[n], value) for n, value in whole.items()}
+        wrong = {n: d for n, d in apart.items() if d > 1e-4}
+        assert not wrong, f"{name}: {wrong}"

@@ -1,15 +1,12 @@
 """The laws of DESIGN.md over every way of matching in configs/finetune."""
 
-import os
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from tests.systems import SIZE, closeness, halves_alike, padded, rows
+from tests.systems import SIZE, assert_two_ranks_are_one, halves_alike, padded, rows
 from tests.test_systems import in_double
 from vlp.config import from_json, load_config, to_json
 from vlp.matching import names
@@ -72,29 +69,9 @@ def loss_and_gradients(name: str, part: torch.Tensor | None) -> dict[str, torch.
     return {"value": value.detach()} | found
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for name in SYSTEMS:
-        found = loss_and_gradients(name, torch.arange(4) + 4 * rank)
-        for tensor in found.values():  # what DDP does
-            dist.all_reduce(tensor)
-            tensor /= 2
-        if rank == 0:
-            torch.save(found, f"{folder}/{name}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
-    for name in SYSTEMS:
-        joined = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        whole = loss_and_gradients(name, None)
-        assert joined.keys() == whole.keys()
-        wrong = {n: d for n, value in whole.items() if (d := closeness(joined[n], value)) > 1e-4}
-        assert not wrong, f"{name}: {wrong}"
+    assert_two_ranks_are_one(SYSTEMS, loss_and_gradients, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["albef", "clip", "filip", "uniter", "vilt"])

@@ -1,14 +1,11 @@
 """The laws of DESIGN.md over every system of configs/systems, and the page that lists them."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from tests.systems import SYSTEMS, closeness, fixed_draws, make, padded, rows, tiny, with_shared_pictures
+from tests.systems import SYSTEMS, assert_two_ranks_are_one, fixed_draws, make, padded, rows, tiny, with_shared_pictures
 from vlp import cli, matching, systems
 from vlp.config import from_json, load_config, to_json
 
@@ -93,30 +90,9 @@ def in_double(batch: object) -> object:
     return convert(batch)
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for name in SYSTEMS:
-        found = loss_and_gradients(name, torch.arange(4) + 4 * rank)
-        for tensor in found.values():  # what DDP does
-            dist.all_reduce(tensor)
-            tensor /= 2
-        if rank == 0:
-            torch.save(found, f"{folder}/{name}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
-    for name in SYSTEMS:
-        joined = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        whole = loss_and_gradients(name, None)
-        assert joined.keys() == whole.keys()
-        apart = {n: closeness(joined[n], value) for n, value in whole.items()}
-        wrong = {n: d for n, d in apart.items() if d > 1e-4}
-        assert not wrong, f"{name}: {wrong}"
+    assert_two_ranks_are_one(SYSTEMS, loss_and_gradients, tmp_path)
 
 
 def test_the_page_is_what_the_command_writes() -> None:
