@@ -6,7 +6,8 @@
 `flickr8k` reads tokens of frozen encoders (a ViT-S/14's patches, a BERT's words), made once and kept under --cache;
 `world` region features and a recurrent text encoder that trains with the head. A run that was finished is not run
 again: each leaves a file under --out, from which the table is made. Scoring time is that of the comparison alone, both
-sides encoded, for 1,000 captions with the whole gallery.
+sides encoded, for 1,000 captions with the whole gallery. Seconds are of the processor, over all threads, so that other
+work on the machine does not count.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def settings_of(name: str, args: argparse.Namespace) -> TrainConfig:
 
 
 def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace, name: str) -> tuple[Task, float]:
-    """The trained task, and the seconds that its steps took.
+    """The trained task, and the processor seconds that its steps took.
 
     A config whose batches are smaller than asked for (its pairs cost more) takes more steps, for as many captions.
     """
@@ -67,7 +68,7 @@ def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace,
     captions, size = max(config.data.captions, 1), min(args.batch, config.data.batch_size)
     steps = args.steps * args.batch // size
     task.train()
-    started = time.perf_counter()
+    started = time.process_time()
     for step in tqdm(range(1, steps + 1), desc=f"{name} seed {seed}", disable=True if args.quiet else None):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, config.optim) * group["scale"]
@@ -77,7 +78,7 @@ def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace,
         torch.nn.utils.clip_grad_norm_(task.parameters(), config.optim.clip)
         optimizer.step()
         task.after_step()
-    return task.eval(), time.perf_counter() - started
+    return task.eval(), time.process_time() - started
 
 
 def draw(data: Store, size: int, captions: int) -> Tensor:
@@ -91,16 +92,16 @@ def draw(data: Store, size: int, captions: int) -> Tensor:
 
 @torch.inference_mode()
 def scores(task: Task, data: Store, size: int = 200) -> tuple[Tensor, float]:
-    """(pictures, captions) scores of the model's one similarity, and the seconds of the comparison alone."""
+    """(pictures, captions) scores of the model's one similarity, and the processor seconds of the comparison alone."""
     similarity: Any = next(iter(task.model.similarities.values()))
     images = [similarity.image_tokens(task.model.encode_image(batch)) for batch in data.blocks(size)]
     out, seconds = torch.empty(len(data.images), len(data.text_image)), 0.0
     for numbers, batch in data.caption_blocks(size):
         stream = Stream(batch.text_features, batch.text_mask) if batch.text_features is not None else None
         texts = similarity.text_tokens(stream or task.model.encode_text(batch.text_ids, batch.text_mask))
-        started = time.perf_counter()
+        started = time.process_time()
         out[:, numbers] = torch.cat([similarity.token_scores(some, texts) for some in images])
-        seconds += time.perf_counter() - started
+        seconds += time.process_time() - started
     return out, seconds
 
 
@@ -135,8 +136,8 @@ def run(name: str, seed: int, train_data: Store, test_data: Store, args: argpars
         "rsum": metrics["all"]["rsum"],
         "twins that differ in a look": twin_accuracy(matrix, test_data, 1),
         "twins that differ in a relation": twin_accuracy(matrix, test_data, 2),
-        "training seconds": seconds,
-        "scoring seconds per 1,000 queries": 1000 * scoring / len(test_data.text_image),
+        "training CPU seconds": seconds,
+        "scoring CPU seconds per 1,000 queries": 1000 * scoring / len(test_data.text_image),
         "parameters": sum(p.numel() for p in task.parameters() if p.requires_grad),
     }
 
@@ -174,15 +175,15 @@ def both_stores(args: argparse.Namespace) -> tuple[Store, Store]:
 def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """The survey's tables with what was measured: mean over the seeds, and their spread. Twins: captions that score
     their own picture above one that differs in a look / in a relation."""
-    heads = ("i2t R@1", "t2i R@1", "twins", "train s", "score s/1k")
+    heads = ("i2t R@1", "t2i R@1", "twins", "train CPU s", "score s/1k")
     lines = [f"{'system':<22}{'family':<16}" + "".join(f"{head:>14}" for head in heads) + "  index"]
     for records in sorted(found.values(), key=lambda r: (r[0]["family"], -_mean(r, "rsum"))):
         first = records[0]
         cells = [_spread(records, f"{side} R@1") for side in ("image to text", "text to image")]
         told = [f"twins that differ in a {kind}" for kind in ("look", "relation")]
         cells.append(" / ".join(f"{_mean(records, name):.0f}" for name in told if first[name] is not None))
-        cells.append(f"{_mean(records, 'training seconds'):.0f}")
-        cells.append(f"{_mean(records, 'scoring seconds per 1,000 queries'):.3f}")
+        cells.append(f"{_mean(records, 'training CPU seconds'):.0f}")
+        cells.append(f"{_mean(records, 'scoring CPU seconds per 1,000 queries'):.3f}")
         lines.append(
             f"{first['system']:<22}{first['family']:<16}" + "".join(f"{c:>14}" for c in cells) + f"  {first['index']}"
         )

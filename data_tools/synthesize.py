@@ -21,6 +21,7 @@ from typing import Any
 
 from data_tools.world.ceiling import Ceiling, ceiling
 from data_tools.world.sample import SPLITS, Settings, make_sample, read_facts, read_scene
+from data_tools.world.scene import MOST
 from data_tools.world.words import vocabulary
 from vlp.data.errors import DataError
 from vlp.data.shards import INDEX, ShardFolder, ShardWriter
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", type=int, default=500, help="pictures to validate on (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, help="pictures to test on (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels (default: %(default)s)")
+    parser.add_argument("--things", type=int, default=MOST, help="things in a picture, at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes; no matter for the bytes (default: 2)")
     parser.add_argument(
@@ -58,7 +60,9 @@ def main(args: argparse.Namespace) -> int:
             f"--size {args.size} and {counts} pictures make no world; a picture needs a side of at least {LEAST_SIZE} "
             "pixels, and some split needs pictures"
         )
-    wanted = [Settings(s, n, args.size, args.seed, args.regions) for s, n in counts.items() if n]
+    if not 1 <= args.things <= MOST:
+        raise DataError(f"--things {args.things}: a picture has room for 1 to {MOST} things")
+    wanted = [Settings(s, n, args.size, args.seed, args.regions, args.things) for s, n in counts.items() if n]
     whole = {settings.split for settings in wanted if _is_whole(args.out, settings)}
     _refuse_strangers(args.out)
     for settings in wanted:
@@ -82,6 +86,7 @@ def _is_whole(out: Path, settings: Settings) -> bool:
         made = json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError):
         made = None
+    made = made and {"things": MOST} | made  # a world of before there was a choice
     if made == asdict(settings) and (folder / INDEX).is_file():
         return True
     found = f"a world with {_shown(made)}" if made else "something else than a synthetic world"

@@ -9,7 +9,7 @@ from data_tools.world.facts import Facts
 from data_tools.world.grammar import CAPTIONS, Caption, captions
 from data_tools.world.regions import regions
 from data_tools.world.render import boxes, encode, render
-from data_tools.world.scene import LOOKS, SHAPES, Scene, Thing, draw_scene, relations
+from data_tools.world.scene import LOOKS, MOST, SHAPES, Scene, Thing, draw_scene, relations
 from data_tools.world.twins import Difference, draw_twins
 
 SPLITS = ("train", "val", "test")
@@ -25,6 +25,7 @@ class Settings:
     size: int = 64
     seed: int = 0
     regions: bool = True
+    things: int = MOST  # in a picture, at most
     version: int = 4  # raised when the same settings begin to give other bytes
 
     def image_id(self, index: int) -> int:
@@ -71,8 +72,8 @@ def make_scene(settings: Settings, index: int) -> tuple[Scene, Scene | None, Dif
     twin = settings.twin(index)
     random = Random(f"world {settings.seed} {settings.split} scene {index if twin is None else min(index, twin)}")
     if twin is None:
-        return draw_scene(random), None, None
-    first, second, difference = draw_twins(random)
+        return draw_scene(random, most=settings.things), None, None
+    first, second, difference = draw_twins(random, settings.things)
     return (first, second, difference) if index < twin else (second, first, difference.turned())
 
 

@@ -21,6 +21,7 @@ LOOKS = ("shape", "colour", "size", "texture")
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 GRID = 3
+MOST = 6  # things in a picture
 NUMBER_SHARES = {1: 0.07, 2: 0.2, 3: 0.25, 4: 0.22, 5: 0.14, 6: 0.12}  # how often a picture has so many things
 DIAMETERS = {"small": (0.165, 0.195), "large": (0.285, 0.315)}  # shares of the picture's side
 MAX_PLAY = 0.04  # how far a thing may lie from the middle of its cell; less than half of any diameter
@@ -83,10 +84,11 @@ def relations(scene: Scene) -> Iterator[tuple[int, str, int]]:
             yield from ((i, relation, j) for relation in OPPOSITES if related(a, relation, b))
 
 
-def draw_scene(random: Random, number: int | None = None) -> Scene:
-    """A scene drawn at random, with `number` things where that is given."""
+def draw_scene(random: Random, number: int | None = None, most: int = MOST) -> Scene:
+    """A scene drawn at random, with `number` things where that is given, else 1 to `most`."""
     if number is None:
-        number = random.choices(list(NUMBER_SHARES), list(NUMBER_SHARES.values()))[0]
+        shares = {things: share for things, share in NUMBER_SHARES.items() if things <= most}
+        number = random.choices(list(shares), list(shares.values()))[0]
     cells = random.sample([(row, column) for row in range(GRID) for column in range(GRID)], number)
     things = [draw_thing(random, cell) for cell in cells]
     if number > 1 and random.random() < GROUP_SHARE:

@@ -4,7 +4,18 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from data_tools.world.scene import ATTRIBUTES, GRID, LOOKS, OPPOSITES, Scene, Thing, draw_scene, draw_thing, related
+from data_tools.world.scene import (
+    ATTRIBUTES,
+    GRID,
+    LOOKS,
+    MOST,
+    OPPOSITES,
+    Scene,
+    Thing,
+    draw_scene,
+    draw_thing,
+    related,
+)
 
 RELATION_SHARE = 0.35  # of the pairs; the others differ in a look
 
@@ -32,14 +43,15 @@ class Difference:
         }
 
 
-def draw_twins(random: Random) -> tuple[Scene, Scene, Difference]:
-    """Two scenes and what sets the first apart from the second."""
-    return relation_twins(random) if random.random() < RELATION_SHARE else look_twins(random)
+def draw_twins(random: Random, most: int = MOST) -> tuple[Scene, Scene, Difference]:
+    """Two scenes of at most so many things, and what sets the first apart from the second."""
+    by_relation = random.random() < RELATION_SHARE and most > 1
+    return relation_twins(random, most) if by_relation else look_twins(random, most)
 
 
-def look_twins(random: Random) -> tuple[Scene, Scene, Difference]:
+def look_twins(random: Random, most: int = MOST) -> tuple[Scene, Scene, Difference]:
     """One thing has another shape, colour, size or texture."""
-    scene = draw_scene(random)
+    scene = draw_scene(random, most=most)
     i, attribute = random.randrange(len(scene.things)), random.choice(LOOKS)
     here: str = getattr(scene.things[i], attribute)
     other = random.choice([value for value in ATTRIBUTES[attribute] if value != here])
@@ -48,12 +60,12 @@ def look_twins(random: Random) -> tuple[Scene, Scene, Difference]:
     return scene, replace(scene, things=things), Difference(attribute, (i,), here, other)
 
 
-def relation_twins(random: Random) -> tuple[Scene, Scene, Difference]:
+def relation_twins(random: Random, most: int = MOST) -> tuple[Scene, Scene, Difference]:
     """Two things of one row (or column) change places; every other thing is on the same side of both, so that no
     relation but that of the two changes."""
     axis, across = random.choice(((0, 1), (1, 0)))
     first, second, rest = random.choice(((0, 1, 2), (1, 2, 0)))
-    line, others = random.randrange(GRID), random.sample(range(GRID), random.randint(0, 2))
+    line, others = random.randrange(GRID), random.sample(range(GRID), random.randint(0, min(most, 4) - 2))
     cells = [_cell(axis, first, line), _cell(axis, second, line), *(_cell(axis, rest, other) for other in others)]
     a, b, *more = (draw_thing(random, cell) for cell in cells)
     while (a.shape, a.colour) == (b.shape, b.colour):

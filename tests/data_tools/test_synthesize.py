@@ -112,6 +112,22 @@ def test_impossible_requests_are_refused(tmp_path: Path) -> None:
     for words in (("--size", "8"), ("--train", "0", "--val", "0", "--test", "0"), ("--val", "-1")):
         with pytest.raises(DataError, match="make no world"):
             run(tmp_path, *words)
+    with pytest.raises(DataError, match="room for 1 to 6"):
+        run(tmp_path, "--things", "7")
+
+
+def test_a_world_from_before_there_was_a_choice_of_things_is_kept(tmp_path: Path) -> None:
+    words = ("--train", "4", "--val", "0", "--test", "0")
+    run(tmp_path, *words)
+    place = tmp_path / "train" / "settings.json"
+    settings = json.loads(place.read_text())
+    assert settings.pop("things") == 6
+    place.write_text(json.dumps(settings))
+    before = (tmp_path / "train" / "index.json").stat().st_mtime_ns
+    run(tmp_path, *words)
+    assert (tmp_path / "train" / "index.json").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="things=6.* and .*things=2"):
+        run(tmp_path, *words, "--things", "2")
 
 
 def test_every_caption_is_made_of_known_words(world: Path) -> None:

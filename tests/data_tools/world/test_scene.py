@@ -165,6 +165,18 @@ def test_twins_differ_in_every_kind_of_fact() -> None:
     assert kinds == {*LOOKS, "relation"}
 
 
+@given(SEEDS, st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_no_picture_has_more_things_than_asked_for(seed: int, most: int) -> None:
+    first, second, difference = draw_twins(Random(seed), most)
+    assert max(len(draw_scene(Random(seed), most=most).things), len(first.things), len(second.things)) <= most
+    assert only_difference(first, second) == difference
+
+
+def test_few_things_still_come_in_every_number_up_to_the_most() -> None:
+    assert {len(draw_scene(Random(seed), most=3).things) for seed in range(100)} == {1, 2, 3}
+
+
 def test_numbers_of_things_and_all_looks_occur() -> None:
     scenes = [draw_scene(Random(seed)) for seed in range(300)]
     assert {len(scene.things) for scene in scenes} == {1, 2, 3, 4, 5, 6}
