@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from benchmarks.learn import verdicts
 from benchmarks.learned import meanings, summed
 from benchmarks.learned_alignment import covered, pointed
-from benchmarks.learned_vision import assigned, best_blind
+from benchmarks.learned_vision import Watched, assigned, best_blind, targets
 from data_tools.synthesize import write_tokenizer
+from vlp import training
+from vlp.config import load_config
+from vlp.data.mock import mock_batch
 from vlp.data.tokenizer import Tokenizer
 from vlp.objectives.masked_patches import softmax_divergence
 from vlp.types import Graph, Regions
@@ -109,3 +113,26 @@ def test_detection_gives_nothing_for_queries_that_know_a_class_but_no_place() ->
         0.0,
         2.0,
     ]  # the classes change places
+
+
+def test_the_places_asked_for_are_known_again() -> None:
+    """A head that says one class everywhere reports that class's share among the targets."""
+    for name in ("imagebert", "rosita"):  # single draws, and regions with their neighbours
+        task = training.build_task(load_config(f"configs.systems.{name}:tiny"), read_weights=False).eval()
+        objective: Any = task.objectives["mrm"]
+        told = objective.class_head[1]
+        with torch.no_grad():
+            told.weight.zero_()
+            told.bias.copy_(torch.tensor([0.0, 2.0, 0.0, 0.0, 1.0, 0.0, 0.0]))
+        batch = mock_batch(16, 48, 20, 160, regions=(6, 64, 7), graph=True)
+        view = Watched(task.model, batch, whole_rows=True)
+        torch.manual_seed(3)
+        report = objective(view).report
+        torch.manual_seed(3)
+        labels = targets(objective, view)["mrc_accuracy"][0]
+        assert float(report["mrc_accuracy"]) > 0
+        assert abs(float(report["mrc_accuracy"]) - float((labels == 1).float().mean())) < 1e-6
+        assert (
+            abs(float(report["mrc"]) - float(F.cross_entropy(told.bias.detach().expand(len(labels), -1), labels)))
+            < 1e-5
+        )
