@@ -3,7 +3,8 @@
     vlp data synthesize data/world --train 16000 --size 48
     python -m benchmarks.learn --world data/world --only uniter albef --json FILE
 
-A run goes on from its newest checkpoint, and a system that is measured is not measured again (`OUT/NAME/learned.json`).
+A run goes on from its newest checkpoint, and a system that is measured is not measured again (`OUT/NAME/learned.json`)
+unless `--measure-again` asks for it, which trains nothing and passes over systems without a checkpoint.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
 a small world needs (docs/decisions.md). What each figure says: benchmarks/learned.py. Asked for are 30 points of
 colour and shape words between the true and another picture, 90 % of matchings, masked vision better than blind, and
@@ -17,6 +18,8 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.learned import batches, measure
 from vlp import training
@@ -32,7 +35,7 @@ from vlp.task import Task
 from vlp.training import TrainConfig
 
 ASKED = {"words points": 30.0, "told points": 30.0, "matching": 0.9, "alignment": 0.6}
-LOSSES = ("mrfr", "mpm")
+MORE_IS_BETTER = ("accuracy", "giou")  # how figures end that are to be above their blind one; losses are to be below
 MASKED = 0.4
 LEARNED = "learned.json"
 
@@ -50,31 +53,40 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def trained(config: TrainConfig) -> Task:
-    """The task of the newest checkpoint of a run, its heads included."""
+def trained(config: TrainConfig) -> tuple[Task, int]:
+    """The task of the newest checkpoint of a run, its heads included, and the step."""
+    folder = checkpoint.resolve(config.run.out)
     task = training.build_task(config, read_weights=False)
-    task.load_state_dict(read_tensors(checkpoint.resolve(config.run.out) / MODEL))
-    return task
+    task.load_state_dict(read_tensors(folder / MODEL))
+    return task, int(checkpoint.read_state(folder)["step"])
 
 
 def learn(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Train a system, or go on, and measure it; or read what was measured."""
+    """Train a system, or go on, and measure it; or read what was measured. With `--measure-again` the newest checkpoint
+    is measured, and nothing trained; without a checkpoint the row is empty."""
     config = recipe(name, args)
     place = Path(config.run.out) / LEARNED
-    if place.is_file():
-        found: dict[str, Any] = json.loads(place.read_text())
-        return found
-    start = time.perf_counter()
-    training.run(config, resume=True)
-    minutes = (time.perf_counter() - start) / 60
-    tokenizer = Tokenizer.from_folder(args.world / "train")
-    read = partial(batches, config.data, str(args.world / "val"), tokenizer, args.pictures)
-    figures = measure(trained(config), tokenizer, read)
-    row = {"system": name, "steps": args.steps, "minutes_of_the_last_start": round(minutes, 1), "figures": figures}
+    row: dict[str, Any] = json.loads(place.read_text()) if place.is_file() else {}
+    if row and not args.measure_again:
+        return row
+    if args.measure_again and checkpoint.newest(place.parent) is None:
+        return {}
+    if not args.measure_again:
+        start = time.perf_counter()
+        training.run(config, resume=True)
+        row = {"minutes_of_the_last_start": round((time.perf_counter() - start) / 60, 1)}
+    task, steps = trained(config)
+    row |= {"system": name, "steps": steps, "figures": figures(task, config, args)}
     part = place.with_name(f"{LEARNED}.part")
     part.write_text(json.dumps(row, indent=2) + "\n")
     os.replace(part, place)
     return row
+
+
+def figures(task: Task, config: TrainConfig, args: argparse.Namespace) -> dict[str, float]:
+    """What a task has learned, on the world's unseen pictures."""
+    tokenizer = Tokenizer.from_folder(args.world / "train")
+    return measure(task, tokenizer, partial(batches, config.data, str(args.world / "val"), tokenizer, args.pictures))
 
 
 def verdicts(figures: dict[str, float]) -> dict[str, bool]:
@@ -83,7 +95,7 @@ def verdicts(figures: dict[str, float]) -> dict[str, bool]:
     for name in figures:
         if f"{name} blind" in figures:
             better, than = figures[name], figures[f"{name} blind"]
-            found[name] = better < than if name in LOSSES else better > than
+            found[name] = better > than if name.endswith(MORE_IS_BETTER) else better < than
     return found
 
 
@@ -106,13 +118,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names(), help="these systems (default: all)")
     parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs (default 4000)")
     parser.add_argument("--pictures", type=int, default=480, help="unseen pictures to measure on (default 480)")
+    parser.add_argument("--measure-again", action="store_true", help="measure the newest checkpoints, train nothing")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     rows = []
     for name in args.only or names():
-        rows.append(row := learn(name, args))
-        print(shown(row), flush=True)
+        row = learn(name, args)
+        print(shown(row) if row else f"{name:<14} no checkpoint", flush=True)
+        rows += [row] if row else []
         if args.json:
             record = {"time": timestamp(), "machine": machine(), "rows": rows}
             args.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,48 +1,46 @@
 """What a trained system has learned of the synthetic world: figures on pictures that it has not seen.
 
-Every figure is computed in evaluation mode over pairs of distinct pictures; random draws come from a fixed seed. What
-each says, and what it is held against:
+Every figure is computed in evaluation mode over pairs of distinct pictures; random draws come from a fixed seed. One
+that nothing could be asked for is left out. What each says, and what it is held against:
 
 words       a colour or shape word is masked in each caption and told, synonyms counting as right, with the true picture
             and with another one of the batch: does the model look? The difference is in points
 told        the same for a captioner, which tells such words from those in front of them
-matching    a pair and a pair with a drawn other picture, each judged by the sign of its log-odds
+matching    a pair and a pair with a drawn other picture, each judged by the sign of its log-odds; for a system that
+            learns to tell something else with that head, what it learns (`matching`)
 retrieval   the caption's own picture among those of a batch of 32, by the model's similarity
-alignment   the image token that an object word points to lies in the box of its thing: the one with the most of the
-            word's transport (UNITER, ViLT), or of the largest cosine (FILIP)
-blind       a masked-vision loss or accuracy against the best answer that looks at nothing: the mean of the targets, or
-            the most frequent one
+alignment   an object word points to the box of its thing (benchmarks/learned_alignment.py)
+blind       masked vision and detection against the best answer that looks at nothing (benchmarks/learned_vision.py)
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import learned_vision
+from benchmarks.learned_alignment import alignment
 from data_tools.world.words import COLOUR_WORDS, SHAPE_WORDS
 from vlp.data.collate import collate
 from vlp.data.config import DataConfig
 from vlp.data.dataset import PairDataset
 from vlp.data.tokenizer import Tokenizer
-from vlp.layers.transport import cosine_cost, ipot
-from vlp.objectives.alignment import WordPatchAlignment
 from vlp.objectives.captioning import Captioning
-from vlp.objectives.masked_dictionary import MaskedDictionary
-from vlp.objectives.masked_patches import MaskedPatches, softmax_divergence
-from vlp.objectives.masked_regions import MaskedRegions
-from vlp.objectives.masked_tags import MaskedTags
+from vlp.objectives.cross_modal_contrast import CrossModalContrast, rewritten
+from vlp.objectives.fast_slow import FastSlow
+from vlp.objectives.mlm import MLM
 from vlp.objectives.negatives import RandomNegatives
+from vlp.objectives.scored import take
+from vlp.objectives.tag_contrast import TagContrast, tags_of
 from vlp.task import Task
-from vlp.types import Batch, Fused, Graph, Regions, Stream
+from vlp.types import Batch
 from vlp.view import View
-from vlp.vision.regions import RegionEmbedding
 
 BATCH = 32
-OBJECT = 1  # of Graph.kind
 Figures = dict[str, float]
+Counts = dict[str, tuple[float, float]]  # right answers and questions
 
 
 def batches(config: DataConfig, folder: str, tokenizer: Tokenizer, pictures: int) -> Iterator[Batch]:
@@ -69,19 +67,25 @@ def measure(task: Task, tokenizer: Tokenizer, read: Callable[[], Iterator[Batch]
     """Every figure that the task's parts allow, averaged over the batches of `read()`."""
     task.eval()
     meaning = meanings(tokenizer)
-    rows: list[dict[str, tuple[float, float]]] = []
+    rows: list[Counts] = []
     for number, batch in enumerate(read()):
         torch.manual_seed(number)
         view = View(task.model, batch, momentum=task.teacher, whole_rows=True)
-        rows.append(words(view, task, meaning) | matching(view) | retrieval(view) | alignment(view, task))
+        rows.append(words(view, task, meaning) | matching(view, task) | retrieval(view) | alignment(view, task))
+    return summed(rows) | learned_vision.vision(task, read)
+
+
+def summed(rows: list[Counts]) -> Figures:
+    """The share of right answers over all rows, and the points between both pictures; none where nothing was asked."""
     figures = {}
     for name in sorted({name for row in rows for name in row}):
         right, count = (sum(row[name][i] for row in rows if name in row) for i in (0, 1))
-        figures[name] = right / max(count, 1)
+        if count:
+            figures[name] = right / count
     for name in ("words", "told"):
         if f"{name} with picture" in figures:
             figures[f"{name} points"] = 100 * (figures[f"{name} with picture"] - figures[f"{name} with another"])
-    return figures | blind(task, read)
+    return figures
 
 
 def others(batch: Batch) -> Tensor:
@@ -95,26 +99,39 @@ def one_each(places: Tensor) -> Tensor:
     return (draw == draw.max(1, keepdim=True).values) & places
 
 
-def words(view: View, task: Task, meaning: Tensor) -> dict[str, tuple[float, float]]:
+def words(view: View, task: Task, meaning: Tensor) -> Counts:
     """Right answers and questions, by masked words and by captioning, with both pictures."""
     found = {}
-    batch = view.batch
     for objective in task.objectives.values():
-        part: Any = objective
-        if isinstance(objective, Captioning):
-            asked = meaning[batch.text_ids[:, 1:]] >= 0
-            for name, rows in (("picture", None), ("another", others(batch))):
-                shown = View(task.model, replace(batch, image_row=rows))
-                logits = part.told(part.decoded(shown)[:, :-1][asked], _word_vectors(view))
-                found[f"told with {name}"] = _right(logits, batch.text_ids[:, 1:][asked], meaning)
-        elif hasattr(part, "head") and hasattr(part, "mask_id") and view.model.fusion is not None:
-            asked = one_each(meaning[batch.text_ids] >= 0)
-            ids = torch.where(asked, part.mask_id, batch.text_ids)
-            text = view.model.encode_text(ids, batch.text_mask)
-            for name, rows in (("picture", None), ("another", others(batch))):
-                fusion: Any = view.model.fusion
-                logits = part.head(fusion.read(text, view.prepared, rows, asked), _word_vectors(view))
-                found[f"words with {name}"] = _right(logits, batch.text_ids[asked], meaning)
+        captioning = objective.slow if isinstance(objective, FastSlow) else objective
+        if isinstance(captioning, Captioning):
+            found |= told(view, captioning, meaning)
+        elif isinstance(objective, MLM) and not objective.alone:
+            found |= masked(view, objective, meaning)
+    return found
+
+
+def told(view: View, objective: Captioning, meaning: Tensor) -> Counts:
+    """Colour and shape words told from the words in front of them."""
+    found, batch = {}, view.batch
+    asked = meaning[batch.text_ids[:, 1:]] >= 0
+    for name, rows in (("picture", None), ("another", others(batch))):
+        shown = View(view.model, replace(batch, image_row=rows))
+        logits = objective.told(objective.decoded(shown)[:, :-1][asked], _word_vectors(view))
+        found[f"told with {name}"] = _right(logits, batch.text_ids[:, 1:][asked], meaning)
+    return found
+
+
+def masked(view: View, objective: MLM, meaning: Tensor) -> Counts:
+    """One colour or shape word of each caption masked."""
+    found, batch, fusion = {}, view.batch, cast(Any, view.model.fusion)
+    asked = one_each(meaning[batch.text_ids] >= 0)
+    if not asked.any():
+        return {}
+    text = view.model.encode_text(torch.where(asked, objective.mask_id, batch.text_ids), batch.text_mask)
+    for name, rows in (("picture", None), ("another", others(batch))):
+        logits = objective.head(fusion.read(text, view.prepared, rows, asked), _word_vectors(view))
+        found[f"words with {name}"] = _right(logits, batch.text_ids[asked], meaning)
     return found
 
 
@@ -125,21 +142,56 @@ def _word_vectors(view: View) -> Tensor:
 
 
 def _right(logits: Tensor, labels: Tensor, meaning: Tensor) -> tuple[float, float]:
-    told = meaning[logits[:, : len(meaning)].argmax(-1)]
-    return float((told == meaning[labels]).sum()), float(len(labels))
+    said = meaning[logits[:, : len(meaning)].argmax(-1)]
+    return float((said == meaning[labels]).sum()), float(len(labels))
 
 
-def matching(view: View) -> dict[str, tuple[float, float]]:
-    """Pairs and drawn other pairs that are told right."""
+def matching(view: View, task: Task) -> Counts:
+    """Pairs told right, each as the system learned it: by the matching head (pairs and drawn other pairs, whatever
+    negatives its objective takes); Oscar's and VinVL's head (`tagged`); UNIMO's, whose odds have no zero (`outranked`).
+    """
+    for objective in task.objectives.values():
+        if isinstance(objective, TagContrast):
+            return {"matching": tagged(view, objective)}
+        if isinstance(objective, CrossModalContrast):
+            return {"matching": outranked(view)}
     if "itm" not in view.model.similarities:
         return {}
     rows = RandomNegatives().rows(view)
-    texts = Stream(view.text.tokens[rows.text], view.text.mask[rows.text])
-    odds = view.model.match(texts, view.prepared, rows.image)
-    return {"matching": (float(((odds > 0) == (rows.label == 1)).sum()), float(len(odds)))}
+    odds = view.model.match(take(view.text, rows.text), view.prepared, rows.image)
+    asked = rows.weight > 0
+    return {"matching": (float((((odds > 0) == (rows.label == 1)) & asked).sum()), float(asked.sum()))}
 
 
-def retrieval(view: View) -> dict[str, tuple[float, float]]:
+def tagged(view: View, objective: TagContrast) -> tuple[float, float]:
+    """Whole pairs, pairs with another picture's tags where those differ, and at three ways with another's caption: each
+    kind is to be told."""
+    batch, own, other = view.batch, torch.arange(len(view.batch)), others(view.batch)
+    kinds = [(own, own), (other, own), (own, other)][: objective.ways]
+    right = count = 0.0
+    for label, (pictures, texts) in enumerate(kinds):
+        tags = tags_of(batch, pictures)
+        prepared = view.model.prepare_image(view.model.with_tags(view.seen, tags))
+        said = objective.classifier(view.model.summarize(take(view.text, texts), prepared, own)).argmax(1)
+        mine, theirs = (some.ids.masked_fill(~some.mask, -1).sort(1).values for some in (tags_of(batch, own), tags))
+        asked = (mine != theirs).any(1) if label == 1 else torch.ones_like(own, dtype=torch.bool)
+        right, count = right + float(((said == label) & asked).sum()), count + float(asked.sum())
+    return right, count
+
+
+def outranked(view: View) -> tuple[float, float]:
+    """Pictures whose own caption has larger log-odds than another picture's, and than their own with one object,
+    attribute or relation rewritten."""
+    batch, model = view.batch, view.model
+    assert batch.graph is not None
+    place, pick = torch.rand(batch.text_ids.shape), torch.rand(batch.text_ids.shape)
+    ids, mask, could = rewritten(batch.text_ids, batch.text_mask, batch.graph, others(batch), place, pick)
+    own, other = (model.match(text, view.prepared) for text in (view.text, take(view.text, others(batch))))
+    changed = model.match(model.encode_text(ids, mask), view.prepared)
+    return float((own > other).sum() + ((own > changed) & could).sum()), float(len(batch) + could.sum())
+
+
+def retrieval(view: View) -> Counts:
     """Captions whose own picture scores best, by an indexable similarity or by late interaction."""
     for name in ("itc", "late"):
         if name in view.model.similarities:
@@ -147,102 +199,3 @@ def retrieval(view: View) -> dict[str, tuple[float, float]]:
             scores = similarity.scores(view.image, view.text)
             return {"retrieval": (float((scores.argmax(0) == torch.arange(len(scores))).sum()), float(len(scores)))}
     return {}
-
-
-def alignment(view: View, task: Task) -> dict[str, tuple[float, float]]:
-    """Object words whose image token lies in the box of their thing, for systems that claim to align them."""
-    graph, regions = view.batch.graph, view.batch.regions
-    assert graph is not None
-    assert regions is not None
-    for objective in task.objectives.values():
-        if isinstance(objective, WordPatchAlignment):
-            fused = view.fused_with(view.image)
-            chosen, skip = _transported(fused, view.batch, objective), objective.skip
-        elif "late" in view.model.similarities:
-            late: Any = view.model.similarities["late"]
-            text, image = late.text_tokens(view.text).tokens, late.image_tokens(view.image).tokens
-            cosine = torch.einsum("ble,bne->bln", text, image)
-            chosen, skip = cosine[..., 1:].argmax(2), 1
-        else:
-            continue
-        by_region = isinstance(view.model.vision, RegionEmbedding)
-        return {"alignment": pointed(chosen, graph, regions, view.image.mask.shape[1] - skip, by_region)}
-    return {}
-
-
-def _transported(fused: Fused, batch: Batch, objective: WordPatchAlignment) -> Tensor:
-    """(B, L) the image token that takes the most of each word."""
-    assert fused.image is not None
-    image, present = fused.image.tokens[:, objective.skip :], fused.image.mask[:, objective.skip :]
-    spoken = batch.word_ids >= 0
-    cost = cosine_cost(fused.text.tokens, image, spoken, present)
-    return ipot(cost, spoken, present, beta=objective.beta, iterations=objective.iterations).argmax(1)
-
-
-def pointed(chosen: Tensor, graph: Graph, regions: Regions, tokens: int, by_region: bool) -> tuple[float, float]:
-    """A region points to its own row; a patch to a box that holds its centre, or whose centre it holds."""
-    asked = (graph.kind == OBJECT) & (graph.region >= 0)
-    row, wanted = asked.nonzero()[:, 0], graph.region[asked]
-    if by_region:
-        return float((chosen[asked] == wanted).sum()), float(len(wanted))
-    side = round(tokens**0.5)
-    x, y = chosen[asked] % side, torch.div(chosen[asked], side, rounding_mode="floor")
-    box = regions.boxes[row, wanted]
-    centre = torch.stack([x + 0.5, y + 0.5], 1) / side
-    inside = ((centre >= box[:, :2]) & (centre <= box[:, 2:])).all(1)
-    held = ((box[:, :2] + box[:, 2:]) / 2 * side).long().clamp(max=side - 1)
-    return float((inside | ((held[:, 0] == x) & (held[:, 1] == y))).sum()), float(len(wanted))
-
-
-@torch.no_grad()
-def blind(task: Task, read: Callable[[], Iterator[Batch]]) -> Figures:
-    """Masked-vision objectives: their figure, and " blind" the best that an answer reaches which looks at nothing."""
-    found: Figures = {}
-    for objective in task.objectives.values():
-        if not isinstance(objective, MaskedRegions | MaskedPatches | MaskedDictionary | MaskedTags):
-            continue
-        reports, targets = [], []
-        for number, batch in enumerate(read()):
-            torch.manual_seed(number)
-            view = View(task.model, batch, momentum=task.teacher, whole_rows=True)
-            reports.append(objective(view).report)
-            targets.append(_targets(objective, view))
-        means = {name: float(torch.stack([report[name] for report in reports]).mean()) for name in reports[0]}
-        joined = {name: torch.cat([some[name] for some in targets]) for name in targets[0]}
-        kl = isinstance(objective, MaskedPatches) and objective.target == "kl"
-        for name, target in joined.items():
-            found |= {name: means[name], f"{name} blind": best_blind(target, kl)}
-    return found
-
-
-def _targets(objective: Any, view: View) -> dict[str, Tensor]:
-    """What the objective asks for, by the name of its report, over all places and not only the hidden ones."""
-    vision: Any = view.model.vision
-    batch = view.batch
-    if isinstance(objective, MaskedTags):
-        assert batch.tags is not None
-        return {"mtl_accuracy": batch.tags.ids[batch.tags.mask]}
-    if isinstance(objective, MaskedDictionary):
-        return {"mvm_accuracy": vision.codes(batch).flatten()}
-    if isinstance(objective, MaskedPatches):
-        features = vision.hidden_features(batch).flatten(0, 1).float()
-        return {
-            "mpm": features.log_softmax(-1) if objective.target == "kl" else F.layer_norm(features, features.shape[-1:])
-        }
-    assert batch.regions is not None
-    there, found = batch.regions.mask, {}
-    if objective.feature_weight:
-        found["mrfr"] = batch.regions.features[there].float()
-    if objective.class_weight:
-        found["mrc_accuracy"] = batch.regions.class_probs[there].argmax(1)
-    return found
-
-
-def best_blind(target: Tensor, kl: bool = False) -> float:
-    """Share of the most frequent number; of (M, F) rows the mean squared distance to their mean, or with `kl`, for rows
-    of log-probabilities, the mean divergence from their mean."""
-    if target.ndim == 1:
-        return float(target.bincount().max()) / len(target)
-    if kl:
-        return float(softmax_divergence(target.exp().mean(0).log().expand_as(target), target))
-    return float((target - target.mean(0)).square().mean())
