@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.transforms.v2 as T
-import webdataset
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -59,6 +57,8 @@ class WebDatasetBatches:
     """The loader as one would first write it: WebDataset, Pillow, torchvision's transforms, the same tokenizer."""
 
     def __init__(self, folder: Path, config: DataConfig, tokenizer: Tokenizer) -> None:
+        import torchvision.transforms.v2 as T  # here, so that what start-up costs is not counted with it
+
         self.tokenizer = tokenizer
         self.config = config
         self.transform = T.Compose(
@@ -74,6 +74,8 @@ class WebDatasetBatches:
 
     def batches(self) -> Iterator[Any]:
         """Endless (pictures, ids, mask)."""
+        import webdataset
+
         dataset = webdataset.WebDataset(self.urls, shardshuffle=len(self.urls), seed=0).repeat().shuffle(1000)
         yield from dataset.map(self._sample).batched(self.config.batch_size, collation_fn=self._collate)
 

@@ -6,10 +6,11 @@
 
 A shard is compared with its size and checksum in the index, and searched for members that the index does not know. Of
 each sample the tar headers, the record, every caption, the picture (decoded whole) and its region features are looked
-at; size limits are those of reading. Samples whose key or whose picture, byte by byte, came before are duplicates.
-For pictures that only look alike see `vlp data overlap`. The table has one line a cause; the report
-(FOLDER/check.json) names every bad sample by shard, row and key. Exit code 1 means that something was found. --repair
-never changes FOLDER. An interrupted command goes on where it stopped.
+at; size limits are those of reading. What looks well is compared with the CRC-32 that the index keeps of every member,
+where it has them. Samples whose key or whose picture, byte by byte, came before are duplicates. For pictures that only
+look alike see `vlp data overlap`. The table has one line a cause; the report (FOLDER/check.json) names every bad sample
+by shard, row and key. Exit code 1 means that something was found. --repair never changes FOLDER. An interrupted command
+goes on where it stopped.
 """
 
 import argparse

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from data_tools.conversion import caption_fault
 from data_tools.pictures import reason
 from data_tools.tars import Member, by_sample, scan
+from vlp.data.checksums import KIND, write_checksums
 from vlp.data.record import MEMBER_BYTES, TEXT_BYTES
 from vlp.data.shards import KEY, PICTURES, SUFFIXES
 
@@ -159,7 +161,24 @@ def _write(path: Path, made: dict[str, Made]) -> dict[str, Any]:
     with open(part, "wb") as out:
         np.save(out, table, allow_pickle=False)
     os.replace(part, place)
-    return entry
+    write_checksums(path, _checksums(path, made, records))
+    return entry | {"checksums": KIND}
+
+
+def _checksums(path: Path, made: dict[str, Made], records: dict[str, bytes]) -> list[list[int]]:
+    """CRC-32 of every member that the rows name."""
+    found = []
+    with open(path, "rb") as file:
+        for key, (row, _) in made.items():
+            own = {SUFFIXES.index("json"): records[key]} if key in records else {}
+            places = zip(row[1::2], row[2::2], strict=True)
+            data = [own.get(i) or _bytes(file, offset, size) for i, (offset, size) in enumerate(places)]
+            found.append([zlib.crc32(member) for member in data])  # 0 of nothing
+    return found
+
+
+def _bytes(file: Any, offset: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, offset) if offset >= 0 else b""
 
 
 def _write_records(path: Path, made: dict[str, Made], records: dict[str, bytes]) -> dict[str, Any]:

@@ -4,13 +4,13 @@
     vlp data index shards/coco/train       # an index that is there: are the shards what it says?
     vlp data index shards/coco/train --rebuild
 
-No tar is changed. Beside each `NAME.tar` appears `NAME.index.npy` (where every member lies) and, unless its json
-members already have vlp's captions, `NAME.records.tar` (their captions and numbers); `index.json`, written last, has
-counts and checksums. The caption is the txt member, else "caption" of the json. Samples without a picture or a
-caption, with keys that would lead out of a folder, and damaged places are left out of the index and named in
-FOLDER/index.report.json; with --decode every picture is decoded too. Training, `vlp data check`, `pack` and all
-others then read the folder as their own. `vlp data pack` writes it anew, where tars are to be of another size. An
-interrupted command goes on where it stopped.
+No tar is changed. Beside each `NAME.tar` appears `NAME.index.npy` (where every member lies), `NAME.crc32.npy` (a CRC-32
+of each) and, unless its json members already have vlp's captions, `NAME.records.tar` (their captions and numbers);
+`index.json`, written last, has counts and checksums. The caption is the txt member, else "caption" of the json. Samples
+without a picture or a caption, with keys that would lead out of a folder, and damaged places are left out of the index
+and named in FOLDER/index.report.json; with --decode every picture is decoded too. Training, `vlp data check`, `pack`
+and all others then read the folder as their own. `vlp data pack` writes it anew, where tars are to be of another size.
+An interrupted command goes on where it stopped.
 """
 
 import argparse

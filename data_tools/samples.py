@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ def look_at_chunk(source: Any, unit: tuple[int, int, int]) -> dict[str, Any]:
         place = {"shard": shard, "file": source.shards[shard]["file"], "key": "", "cause": "unreadable table"}
         told["faults"] = [place | {"row": row, "detail": fault} for row in range(begin, end)]
         return told | {"keys": ["0"] * (end - begin), "pictures": ["0"] * (end - begin)}
+    sums = _checksums(source, shard)
     for row in range(begin, end):
         key, picture = source.key(shard, row), "0"
         try:
             picture = look_at_sample(source, shard, row, key)
+            if sums is not None:
+                _look_at_checksums(source, shard, row, sums[row].tolist())
         except BadSampleError as error:
             place = {"shard": shard, "file": source.shards[shard]["file"], "row": row, "key": key}
             told["faults"].append(place | {"cause": error.cause, "detail": error.detail})
@@ -47,6 +51,22 @@ def table_fault(source: Any, shard: int) -> str:
     except DataError as error:
         return f"{error}; `vlp data index --rebuild` makes it from the tar"
     return ""
+
+
+def _checksums(source: Any, shard: int) -> Any:
+    """CRC-32 of a shard's members, None where there are none that can be used."""
+    try:
+        return source.checksums(shard)
+    except DataError:
+        return None  # a fault of the shard, which names it
+
+
+def _look_at_checksums(source: Any, shard: int, row: int, sums: list[int]) -> None:
+    """Behind all else: what is changed and yet looks well."""
+    for suffix, told in zip(source.suffixes, sums, strict=True):
+        data = source.read(shard, row, suffix)
+        if data is not None and zlib.crc32(data) != told:
+            raise BadSampleError("member changed", source.name(shard, row), f"{suffix} has another CRC-32")
 
 
 def short_hash(data: bytes) -> str:
@@ -174,6 +194,11 @@ def shard_faults(source: Any, shard: int) -> list[dict[str, Any]]:
         with open(path, "rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != file["sha256"]:
                 found.append({"file": file["file"], "cause": "other checksum", "detail": "bytes were changed"})
+    try:
+        source.checksums(shard)
+    except DataError as error:
+        detail = f"{error}; `vlp data index --rebuild` makes them from the tar as it is"
+        found.append({"file": entry["file"], "cause": "checksums unreadable", "detail": detail})
     path = source.folder / entry["file"]
     # A tar of another make has members that are not read, by design.
     if path.is_file() and "records" not in entry and not table_fault(source, shard):

@@ -94,7 +94,7 @@ def _run(
     measure = _measure(config, task, tokenizer, accelerator)
     task.to(accelerator.device)
     adamw = build_optimizer(task, config.optim)
-    guard = Guard(config.run, accelerator)
+    guard = Guard(config.run, accelerator, loader.tally)
     state = {} if begin is None else _restore(begin, task, guard, config, accelerator)
     start = state.get("step", 0)
     with closing(cast(Any, loader.batches(start))) as reading:  # its processes end with the run, whatever ends it

@@ -1,5 +1,7 @@
 """The loader: the same global batches for any ranks, workers and restarts; bad samples counted, never silent."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import islice
@@ -237,3 +239,11 @@ def test_the_evaluation_set_holds_each_picture_and_caption_once(make_shards: Mak
     ]
     assert sorted(numbers) == list(enumerate(whole.text_image.tolist()))
     assert EvaluationSet(DataConfig(image_size=16), folder, Tokenizer.from_folder(folder), limit=3).num_texts == 6
+
+
+def test_reading_brings_no_compiler_along() -> None:
+    """torchvision imports torch's compiler: 160 MB of a process that may need neither."""
+    code = "import sys, vlp.data.loader, vlp.data.stream_loader; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert not {"torchvision", "torch._dynamo", "transformers", "accelerate", "scipy", "sympy"} & set(loaded)

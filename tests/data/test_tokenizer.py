@@ -55,6 +55,7 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdenrstu019.,!-'&", "run", "##n", "##s", "##1", "A", "Run"]
+WORDS += ["b" * 120]
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
@@ -65,6 +66,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdenrstu019.,!-'&", "
 @example(text="run[MASK]runs [SEP] runn1")
 @example(text="[unused]")
 @example(text="a" * 120)
+@example(text=f"{'b' * 120} run")  # longer than a word may be, though the vocabulary has it
 def test_words_looked_up_are_the_words_that_the_library_finds(lowercase: bool, text: str) -> None:
     made = BertWordPieceTokenizer({word: i for i, word in enumerate(WORDS)}, lowercase=lowercase)
     ours = Tokenizer(made._tokenizer, "made")

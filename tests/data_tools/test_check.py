@@ -141,13 +141,13 @@ def test_a_twin_of_a_bad_sample_is_no_duplicate(make_shards: Make) -> None:
 @pytest.mark.parametrize(
     ("suffix", "change", "cause"),
     [
-        ("jpg", flip(512 + 30), None),  # a byte of the picture: seen by the checksum at least
+        ("jpg", flip(512 + 30), "member changed"),  # it decodes, to another picture
         ("json", flip(512), "unreadable record"),
         ("jpg", flip(120), "damaged tar header"),
         ("jpg", lambda data: data.__setitem__(slice(148, 156), b"0000000\0"), "damaged tar header"),
     ],
 )
-def test_flipped_bytes_are_seen(make_shards: Make, suffix: str, change: Any, cause: str | None) -> None:
+def test_flipped_bytes_are_seen(make_shards: Make, suffix: str, change: Any, cause: str) -> None:
     folder = make_shards(count=10)
     overwrite(folder, 1, 2, suffix, change)
     status, report = check(folder)
@@ -158,8 +158,31 @@ def test_flipped_bytes_are_seen(make_shards: Make, suffix: str, change: Any, cau
         "cause": "other checksum",
         "detail": "bytes were changed",
     } in report["shard_faults"]
-    if cause:
-        assert found(report) == [("00006", cause)]
+    assert found(report) == [("00006", cause)]
+
+
+def test_a_set_without_checksums_of_members_is_checked_as_before(make_shards: Make) -> None:
+    folder = make_shards(count=10)
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"] = [{name: told for name, told in s.items() if name != "checksums"} for s in index["shards"]]
+    (folder / "index.json").write_text(json.dumps(index))
+    overwrite(folder, 1, 2, "jpg", flip(512 + 30))
+    status, report = check(folder)
+    assert (status, report["bad"]) == (1, 0)  # the shard alone is named
+    assert cli.main(["data", "index", str(folder), "--rebuild", "--workers", "1"]) == 0
+    assert check(folder)[0] == 0  # as it is now
+    overwrite(folder, 0, 1, "json", lambda data: data.__setitem__(slice(512, None), data[512:].replace(b"jpg", b"png")))
+    assert found(check(folder)[1]) == [("00001", "member changed")]
+
+
+@pytest.mark.parametrize("table", [None, b"nothing"])
+def test_checksums_that_cannot_be_read_are_a_fault_of_the_shard(make_shards: Make, table: bytes | None) -> None:
+    folder = make_shards(count=10)
+    path = folder / "shard-000001.crc32.npy"
+    path.unlink() if table is None else path.write_bytes(table)
+    status, report = check(folder)
+    assert (status, report["bad"]) == (1, 0)
+    assert [(f["file"], f["cause"]) for f in report["shard_faults"]] == [("shard-000001.tar", "checksums unreadable")]
 
 
 def test_a_cut_shard_loses_what_is_behind_the_cut_and_a_missing_one_all(make_shards: Make, tmp_path: Path) -> None:

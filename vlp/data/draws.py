@@ -6,6 +6,8 @@ import numpy as np
 
 from vlp.data.order import scramble
 
+NOTHING = (0, 0, 0, 0)
+
 
 @lru_cache(maxsize=1)
 def _generator() -> np.random.Generator:
@@ -20,12 +22,10 @@ def draws_at(*numbers: int) -> np.random.Generator:
     generator, low, high = _generator(), 0, 1
     for number in numbers:
         low, high = scramble(low ^ number), scramble(high + number)
-    key = np.array([low, high], dtype=np.uint64)
-    state = {"counter": np.zeros(4, dtype=np.uint64), "key": key}
     generator.bit_generator.state = {
         "bit_generator": "Philox",
-        "state": state,
-        "buffer": np.zeros(4, dtype=np.uint64),
+        "state": {"counter": NOTHING, "key": (low, high)},  # the setter takes them number by number: no array is made
+        "buffer": NOTHING,
         "buffer_pos": 4,
         "has_uint32": 0,
         "uinteger": 0,

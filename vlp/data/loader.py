@@ -47,7 +47,7 @@ class TrainLoader:
         self.world = world
         self.seed = seed
         self.accumulate = accumulate
-        self.tally = Tally(config.max_bad_share)
+        self.tally = Tally(config.max_bad_share, world)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -55,7 +55,10 @@ class TrainLoader:
         return len(self.data) / self.config.batch_size
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
+        """Micro batches from global step `start_step` on.
+
+        Raises DataError when too many samples are bad; of several ranks that is for the run to judge (`Tally`).
+        """
         config, slabs = self.config, Slabs()
         loader: DataLoader[Read] = DataLoader(
             Reader(self.data, self.seed, config.batch_size, config.length_group, slabs),  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """One shard held open: its members' bytes, and the table that says where they lie."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,15 @@ class OpenShard:
     def __init__(self, tar: Path, record: dict[str, Any], columns: int) -> None:
         """Raises DataError for a table that cannot be used, OSError for a file that cannot be opened."""
         self.captions: Table = np.cumsum(read_table(tar, record, columns)[:, 0])
-        self._width = 8 * columns
+        self._row = struct.Struct(f"={columns}q")
         self._table = os.open(tar.with_suffix(".index.npy"), os.O_RDONLY)
         names = [record["file"], *([record["records"]["file"]] if "records" in record else [])]
         self._tars = {name: os.open(tar.with_name(name), os.O_RDONLY) for name in names}
 
     def row(self, row: int) -> list[int]:
         """A row of the table, read from its file: mapped tables would fill the memory of a long run."""
-        data = os.pread(self._table, self._width, HEADER + row * self._width)
-        numbers: list[int] = np.frombuffer(data, np.int64).tolist()
-        return numbers
+        size = self._row.size
+        return list(self._row.unpack(os.pread(self._table, size, HEADER + row * size)))
 
     def read(self, name: str, size: int, offset: int) -> bytes:
         """Bytes of a tar; fewer where it ends. Raises OSError."""

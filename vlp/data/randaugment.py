@@ -4,25 +4,33 @@ Left out are colour, hue, solarising, posterising and inverting: a caption names
 """
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torchvision.transforms.v2.functional as TF
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 LARGEST = 10  # magnitude at which an operation is at its strongest
 Operation = Callable[[Tensor, float], Tensor]  # (..., 3, height, width) uint8, strength in [-1, 1] -> the same
 
 
+@lru_cache(maxsize=1)
+def _torchvision() -> Any:
+    """Imported at the first operation: it brings torch's compiler along, 160 MB of a process that may not need it."""
+    import torchvision.transforms.v2.functional
+
+    return torchvision.transforms.v2.functional
+
+
 def _affine(picture: Tensor, *, angle: float = 0, shift: tuple[float, float] = (0, 0), shear: float = 0) -> Tensor:
     height, width = picture.shape[-2:]
-    moved: Tensor = TF.affine(
+    moved: Tensor = _torchvision().affine(
         picture,
         angle=angle,
         translate=[round(shift[0] * width), round(shift[1] * height)],
         scale=1.0,
         shear=[shear, 0.0],
-        interpolation=InterpolationMode.NEAREST,
+        interpolation=_torchvision().InterpolationMode.NEAREST,
         fill=[128.0, 128.0, 128.0],
     )
     return moved
@@ -34,10 +42,10 @@ def _sheared_y(picture: Tensor, strength: float) -> Tensor:
 
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda picture, strength: picture,
-    "autocontrast": lambda picture, strength: TF.autocontrast(picture),
-    "equalize": lambda picture, strength: TF.equalize(picture.contiguous()),
-    "brightness": lambda picture, strength: TF.adjust_brightness(picture, 1 + 0.9 * strength),
-    "sharpness": lambda picture, strength: TF.adjust_sharpness(picture, 1 + 0.9 * strength),
+    "autocontrast": lambda picture, strength: _torchvision().autocontrast(picture),
+    "equalize": lambda picture, strength: _torchvision().equalize(picture.contiguous()),
+    "brightness": lambda picture, strength: _torchvision().adjust_brightness(picture, 1 + 0.9 * strength),
+    "sharpness": lambda picture, strength: _torchvision().adjust_sharpness(picture, 1 + 0.9 * strength),
     "shear_x": lambda picture, strength: _affine(picture, shear=17.0 * strength),
     "shear_y": _sheared_y,
     "translate_x": lambda picture, strength: _affine(picture, shift=(0.45 * strength, 0)),

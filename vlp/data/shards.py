@@ -1,10 +1,10 @@
 """Indexed WebDataset shards: plain tar files that any tar reader opens, with an index for reading at a position.
 
-A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies), and
-`index.json` (counts, sizes, checksums), written last: a folder with an index is complete. One sample is one picture
-with all its captions; `{key}.json` is `{"image_id": int, "filename": str, "captions": [{"id": int, "text": str},
-...]}`. Tars of another make are indexed where they lie (`vlp data index`): their `{key}.json` are then in
-`NAME.records.tar` beside them.
+A folder holds `shard-000000.tar ...`, beside each `shard-000000.index.npy` (where every member lies) and
+`shard-000000.crc32.npy` (a CRC-32 of each), and `index.json` (counts, sizes, checksums), written last: a folder with an
+index is complete. One sample is one picture with all its captions; `{key}.json` is `{"image_id": int, "filename": str,
+"captions": [{"id": int, "text": str}, ...]}`. Tars of another make are indexed where they lie (`vlp data index`): their
+`{key}.json` are then in `NAME.records.tar` beside them.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from vlp.data.checksums import KIND, Checksums, read_checksums, write_checksums
 from vlp.data.damage import Damage, find_damage
 from vlp.data.errors import BadSampleError, DataError
 from vlp.data.open_shard import OpenShard, Table, read_table
@@ -51,6 +53,7 @@ class ShardWriter:
         self.samples_per_shard = samples_per_shard
         self.shards: list[dict[str, Any]] = list(finished or [])
         self.rows: list[list[int]] = []
+        self.sums: list[list[int]] = []
         self.keys: set[str] = set()  # of the shard being written
         self.tar: tarfile.TarFile | None = None
 
@@ -68,11 +71,13 @@ class ShardWriter:
             raise DataError(f"sample {key}: a picture needs captions, each with text")
         if self.tar is None:
             self._open()
-        row = [len(captions)] + [-1] * (2 * len(SUFFIXES))
+        row, sums = [len(captions)] + [-1] * (2 * len(SUFFIXES)), [0] * len(SUFFIXES)
         for suffix in sorted(members):
-            place = 1 + 2 * SUFFIXES.index(suffix)
-            row[place : place + 2] = self._append(f"{key}.{suffix}", members[suffix])
+            number = SUFFIXES.index(suffix)
+            row[1 + 2 * number : 3 + 2 * number] = self._append(f"{key}.{suffix}", members[suffix])
+            sums[number] = zlib.crc32(members[suffix])
         self.rows.append(row)
+        self.sums.append(sums)
         self.keys.add(key)
         if len(self.rows) == self.samples_per_shard:
             self.flush()
@@ -103,15 +108,15 @@ class ShardWriter:
         table = np.array(self.rows, dtype=np.int64)
         with open(self.folder / f"{name}.index.npy", "wb") as file:
             np.save(file, table, allow_pickle=False)
+        write_checksums(self.folder / f"{name}.tar", self.sums)
         with open(part, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = part.stat().st_size
         os.replace(part, self.folder / f"{name}.tar")
-        captions = int(table[:, 0].sum())
-        self.shards.append(
-            {"file": f"{name}.tar", "samples": len(table), "captions": captions, "bytes": size, "sha256": digest}
-        )
-        self.tar, self.rows, self.keys = None, [], set()
+        counts = {"samples": len(table), "captions": int(table[:, 0].sum())}
+        sums = {"bytes": size, "sha256": digest, "checksums": KIND}
+        self.shards.append({"file": f"{name}.tar"} | counts | sums)
+        self.tar, self.rows, self.sums, self.keys = None, [], [], set()
 
     def close(self) -> None:
         """Finish the last shard and write the index. Raises DataError when nothing was added."""
@@ -184,6 +189,16 @@ class ShardFolder:
     def table(self, shard: int) -> Table:
         """The member table of a shard, memory-mapped. Raises DataError where it cannot be used."""
         return read_table(self._path(shard), self.shards[shard], self.columns)
+
+    def checksums(self, shard: int) -> Checksums | None:
+        """CRC-32 of a shard's members, (samples, suffixes); None where its index was made without them.
+
+        Raises DataError where they cannot be used.
+        """
+        record = self.shards[shard]
+        if record.get("checksums") != KIND:
+            return None
+        return read_checksums(self._path(shard), record["samples"], len(self.suffixes))
 
     def lost(self, suffixes: Collection[str]) -> dict[int, int]:
         """For each damaged shard, how many of its samples miss one of these members."""

@@ -80,10 +80,13 @@ class StreamLoader:
         self.rank = rank
         self.world = world
         self.accumulate = accumulate
-        self.tally = Tally(config.max_bad_share)
+        self.tally = Tally(config.max_bad_share, world)
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Micro batches from global step `start_step` on. Raises DataError when too many samples are bad."""
+        """Micro batches from global step `start_step` on.
+
+        Raises DataError when too many samples are bad; of several ranks that is for the run to judge (`Tally`).
+        """
         share = self.config.batch_size // (self.world * self.accumulate)
         start = start_step * self.accumulate
         loader: DataLoader[Read] = DataLoader(

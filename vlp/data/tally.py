@@ -10,23 +10,36 @@ FEW = 10  # bad samples that are never too many: in a short run one picture is a
 
 
 class Tally:
-    """`seen` samples, and the `bad` among them by cause."""
+    """`seen` samples, the `bad` among them by cause, and those of them that were `met` unforeseen, of one of `ranks`.
 
-    def __init__(self, max_share: float) -> None:
+    One rank judges itself with every batch. Of several each has its own share, and one that alone meets a bad shard
+    would stop a run that is well: there the run sums `met` and `seen` over them and has the sums judged on all.
+    """
+
+    def __init__(self, max_share: float, ranks: int = 1) -> None:
         self.max_share = max_share
+        self.ranks = ranks
         self.seen = 0
         self.bad: Counter[str] = Counter()
-        self._met = 0  # those that were not counted, named and judged before the run
+        self.met = 0  # without those that were foreseen, which were named and judged before the run
+        self.last = "none on this rank"
 
     def add(self, rows: int, bad: list[BadSampleError]) -> None:
-        """Count a batch. Raises DataError when the share of bad samples passes the limit."""
+        """Count a batch. Raises DataError when this is the only rank and the share of bad samples passes the limit."""
         self.seen += rows
         for error in bad:
             self.bad[error.cause] += 1
-            self._met += not error.foreseen
+            self.met += not error.foreseen
+            self.last = str(error)
             log.log(logging.DEBUG if error.foreseen else logging.WARNING, "skipped %s", error)
-        if bad and self._met > max(FEW, self.max_share * self.seen):
+        if self.ranks == 1:
+            self.judge(self.met, self.seen)
+
+    def judge(self, met: int, seen: int) -> None:
+        """Raise DataError when so many of the samples that all ranks have seen are too many."""
+        if met > max(FEW, self.max_share * seen):
+            where = f" on {self.ranks} ranks" if self.ranks > 1 else ""
             raise DataError(
-                f"{self._met} of {self.seen} samples were bad ({dict(self.bad)}), the last: {bad[-1]}; "
+                f"{met} of {seen} samples were bad{where} ({dict(self.bad)}), the last: {self.last}; "
                 "mend the shards, or raise data.max_bad_share"
             )

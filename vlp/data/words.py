@@ -18,6 +18,7 @@ class WordTable:
     def __init__(self, rust: RustTokenizer) -> None:
         self.rust = rust
         self.lowercase = bool(rust.normalizer.lowercase)
+        self.longest = int(rust.model.max_input_chars_per_word)  # a longer word is unknown, in the vocabulary or not
         self.pieces: dict[str, list[int]] = {}
 
     @staticmethod
@@ -42,7 +43,9 @@ class WordTable:
         return ids, words
 
     def _look_up(self, word: str) -> list[int]:
-        pieces: list[int] = self.rust.encode(word, add_special_tokens=False).ids
+        # The longest match is taken first, so a word of the vocabulary is its own one piece; asking costs a twentieth.
+        whole = self.rust.token_to_id(word) if len(word) <= self.longest else None
+        pieces: list[int] = [whole] if whole is not None else self.rust.encode(word, add_special_tokens=False).ids
         if len(self.pieces) < MOST_WORDS:
             self.pieces[word] = pieces
         return pieces

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 
+from vlp.data.tally import Tally
 from vlp.engine.run import RunConfig
 from vlp.types import Loss
 
@@ -32,14 +33,17 @@ class Verdict:
 class Guard:
     """A step whose loss or gradient is not finite on any one rank is skipped on all; with `run.spike`, outliers too.
 
-    Traffic a step: one all-reduce of five numbers. Outlier: a loss or gradient norm above the mean of the last 128
-    taken steps by more than `run.spike` standard deviations. `run.max_skips` skipped steps in a row stop the run;
-    overflows under fp16's loss scale do not count while the scale can still fall.
+    Bad samples are summed with the rest, and a share of all ranks' samples above `data.max_bad_share` ends the run on
+    all of them. Traffic a step: one all-reduce of seven numbers. Outlier: a loss or gradient norm above the mean of the
+    last 128 taken steps by more than `run.spike` standard deviations. `run.max_skips` skipped steps in a row stop the
+    run; overflows under fp16's loss scale do not count while the scale can still fall.
     """
 
-    def __init__(self, run: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(self, run: RunConfig, accelerator: Accelerator, tally: Tally | None = None) -> None:
+        """`tally` counts the samples that this rank has read, and the bad ones among them."""
         self.run = run
         self.accelerator = accelerator
+        self.tally = tally
         self.taken: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # (loss, norm)
         self.skipped = 0
         self.in_a_row = 0
@@ -54,12 +58,18 @@ class Guard:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def judge(self, losses: list[Loss], norm: Tensor | float, stop: bool) -> Verdict:
-        """The same verdict on every rank, from each rank's losses and gradient norm and its own wish to stop."""
+        """The same verdict on every rank, from each rank's losses and gradient norm and its own wish to stop.
+
+        Raises DataError, on every rank, when too many of the samples that all of them have read were bad.
+        """
         local = float(torch.stack([loss.value.detach().float() for loss in losses]).mean())
-        own = [not math.isfinite(local), not math.isfinite(norm), _finite(local), _finite(float(norm)), stop]
-        # gloo has no float64 reduction on some devices; five float32 numbers are exact enough to compare with.
+        read = (0, 0) if self.tally is None else (self.tally.met, self.tally.seen)
+        own = [not math.isfinite(local), not math.isfinite(norm), _finite(local), _finite(float(norm)), stop, *read]
+        # gloo has no float64 reduction on some devices; seven float32 numbers are exact enough to compare with.
         numbers = torch.tensor([float(n) for n in own], device=self.accelerator.device)
-        bad_loss, bad_norm, loss, total, stopping = self.accelerator.reduce(numbers, reduction="sum").tolist()
+        bad_loss, bad_norm, loss, total, stopping, *read_by_all = self.accelerator.reduce(numbers, "sum").tolist()
+        if self.tally is not None:
+            self.tally.judge(*(int(count) for count in read_by_all))
         world = self.accelerator.num_processes
         cause = self._cause(bad_loss > 0, bad_norm > 0, loss / world, total / world)
         self._count(cause, loss / world, total / world)
