@@ -30,7 +30,7 @@ MOMENTS = (  # of one rank's life; those of a checkpoint are rank 0's alone
     ("guard", "judge", 12),
     ("task", "after_step", 12),
     ("checkpoint", "write_tensors", 6),
-    ("checkpoint", "_flush", 24),
+    ("checkpoint", "flush", 24),
     ("checkpoint", "_move_into_place", 3),
     ("checkpoint", "_remove", 1),
 )
