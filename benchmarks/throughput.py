@@ -2,6 +2,7 @@
 
     python -m benchmarks.throughput --json benchmarks/results/throughput.json
     python -m benchmarks.throughput --sizes B L --batch 64 --compile
+    python -m benchmarks.throughput --sizes debug S B L --batch 2 --runs 1    # all eight on a CPU with 24 GB
 
 "B" is each system's published size (`configs/systems/albef.py`, `vilt.py`), "S" and "L" ViT's small and large widths in
 the same wiring, "debug" `configs/debug.py`. The steps are the engine's own (`vlp.engine.loop.train`: clipping, verdict,
@@ -178,15 +179,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args(argv)
     print("system      size   batch  M params  GF/sample  samples/s   step ms     MFU  GB")
+    settings = {name: value for name, value in vars(args).items() if name != "json"}
+    record = {"time": timestamp(), "machine": machine(), "torch": torch.__version__, "settings": settings}
     rows = []
     for system in args.systems:
         for size in args.sizes:
             rows.append(measure_apart(system, size, args))
             print(row_text(rows[-1]), flush=True)
-    if args.json:
-        settings = {name: value for name, value in vars(args).items() if name != "json"}
-        record = {"time": timestamp(), "machine": machine(), "torch": torch.__version__, "settings": settings}
-        args.json.write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
+            if args.json:  # after each size, so that what is measured is kept
+                args.json.write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

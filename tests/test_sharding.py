@@ -16,7 +16,7 @@ import vlp
 from tests import parts, ranks
 from tests.small_run import small_config, write_data
 from tests.test_resume import lines
-from vlp import training
+from vlp import cli, training
 from vlp.config import ConfigError
 from vlp.engine import launch, loop
 from vlp.engine.checkpoint import checkpoint_path
@@ -64,6 +64,15 @@ def scores(model: VLModel) -> dict[str, torch.Tensor]:
         image, text = model.encode_image(batch), model.encode_text(batch.text_ids, batch.text_mask)
         found = {"itm": model.match(text, model.prepare_image(image))}
         return found | ({"itc": model.contrast.scores(image, text)} if "itc" in model.similarities else {})
+
+
+def filled(model: VLModel, file: Path) -> VLModel:
+    """The same model with the weights of a file, none of its own."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    model.load_state_dict(read_tensors(file))
+    return model
 
 
 def gathered(parameters: list[Any]) -> AbstractContextManager[None]:
@@ -161,6 +170,9 @@ def test_a_cut_run_is_ddps_its_export_the_live_model_and_it_goes_on_as_ddp_and_b
     exported = export(tmp_path / kind, tmp_path / "exported") and vlp.load(tmp_path / "exported", device="cpu")
     live = read_tensors(tmp_path / f"{kind}.scores")
     torch.testing.assert_close(scores(exported.model), live, rtol=1e-5, atol=1e-5)
+    one = tmp_path / "one.safetensors"
+    assert cli.main(["checkpoint", "consolidate", str(tmp_path / kind), str(one)]) == 0
+    torch.testing.assert_close(scores(filled(exported.model, one)), live, rtol=1e-5, atol=1e-5)
     if on:
         assert resumed(data, folder, tmp_path / "to", system, kind) == pytest.approx(whole[10:], rel=1e-5)
         assert resumed(data, tmp_path / kind, tmp_path / "from", system, "ddp") == pytest.approx(cut[10:], rel=1e-5)

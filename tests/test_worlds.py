@@ -30,7 +30,7 @@ MOMENTS = (  # of one rank's life; those of a checkpoint are rank 0's alone
     ("guard", "judge", 12),
     ("task", "after_step", 12),
     ("checkpoint", "write_tensors", 6),
-    ("checkpoint", "_flush", 24),
+    ("checkpoint", "flush", 24),
     ("checkpoint", "_move_into_place", 3),
     ("checkpoint", "_remove", 1),
 )
@@ -140,7 +140,8 @@ CHANGES = (1, 2, 4, 1)  # ranks of each three steps
 
 
 def three_steps(data: str, out: str, begin: int, most: int) -> None:
-    """Contrast with teacher, queue and crops from step `begin` on, stopped after `most` steps; notes the samples."""
+    """Contrast with teacher and queue, matching, masked words and crops from step `begin` on, stopped after `most`
+    steps; notes the samples."""
     rank, forward, calls = int(os.environ.get("RANK", "0")), Task.forward, iter(range(1, 100))
     asked = iter(range(1, 100))
 
@@ -152,11 +153,11 @@ def three_steps(data: str, out: str, begin: int, most: int) -> None:
     Task.forward = noting  # type: ignore[method-assign]
     Session.wants_stop = lambda self: next(asked) == most  # type: ignore[method-assign]
     config = small_config(data, out, steps=3 * len(CHANGES), checkpoint_every=0, eval_every=0, mfu=False)
-    config.objectives = {"itc": config.objectives["itc"]}
     model: Any = config.model
-    model.kwargs["text"].kwargs["dropout"] = 0.0
-    del model.kwargs["fusion"], model.kwargs["similarities"]["itm"]
-    config.evaluation.k = 0
+    for part in ("text", "fusion"):
+        model.kwargs[part].kwargs["dropout"] = 0.0
+    objectives: Any = config.objectives
+    objectives["itm"].kwargs["negatives"].kwargs["within"] = 2  # the share of each of four ranks
     training.run(config, resume=True)
 
 

@@ -65,6 +65,11 @@ COMMANDS = {
         "write the mean of several checkpoints' weights",
         "vlp checkpoint average runs/debug --out runs/debug-averaged",
     ),
+    "checkpoint consolidate": Command(
+        "vlp.engine.consolidation",
+        "write one safetensors file from a checkpoint of any launch, or from shards",
+        "vlp checkpoint consolidate runs/debug model.safetensors",
+    ),
     "runs": Command("vlp.engine.runs", "list the runs in a folder", "vlp runs runs"),
     "runs plot": Command("vlp.engine.runs", "list the runs in a folder and draw their curves", "vlp runs plot runs"),
     "data synthesize": Command(

@@ -29,7 +29,7 @@ def try_task(
     size = max(data.batch_size // (accelerator.num_processes * run.accumulate), 1)
     size = min(size, CPU_BATCH) if accelerator.device.type == "cpu" else size
     batch = trial_batch(task, data, size, vocab_size, run.seed).to(accelerator.device)
-    seed_micro_step(run.seed, 1, 0, accelerator.process_index)
+    seed_micro_step(run.seed, 1, 0, accelerator.process_index, accelerator.num_processes, size)
     trial = try_step(wrapped, task, batch, accelerator)
     accelerator.print(trial_text(trial, size))
     return trial.report | {

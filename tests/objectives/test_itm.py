@@ -2,13 +2,15 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.parts import batch
+from vlp.layers import draws
 from vlp.objectives.itm import matching_loss
-from vlp.objectives.negatives import SimilarTextNegatives, sample_negatives, text_similarity
+from vlp.objectives.negatives import SimilarTextNegatives, grouped, sample_negatives, text_similarity
 from vlp.view import View
 
 
@@ -49,6 +51,27 @@ def test_scores_that_underflow_still_give_a_legal_negative() -> None:
 def test_rows_without_a_stranger_are_marked() -> None:
     _, allowed = sample_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]))
     assert not allowed.any()
+
+
+def test_negatives_within_neighbours_are_those_that_a_rank_of_fewer_pairs_draws() -> None:
+    g = torch.Generator().manual_seed(0)
+    scores, ids = torch.randn(12, 12, generator=g), torch.tensor([0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 6, 6])
+    whole = drawn_for(0, grouped(scores, 4), ids)
+    assert whole[1].tolist() == [True] * 8 + [False] * 4
+    for start in (0, 4, 8):
+        rows = slice(start, start + 4)
+        columns, allowed = drawn_for(start, grouped(scores[rows, rows], 4), ids[rows])
+        assert torch.equal(allowed, whole[1][rows])
+        assert torch.equal((columns + start)[allowed], whole[0][rows][allowed])
+    with pytest.raises(ValueError, match="multiple"):
+        grouped(scores, 5)
+    assert torch.equal(grouped(scores, 0), scores)
+
+
+def drawn_for(first: int, scores: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(7_360_159_225_231_904_177)  # a seed that no other test takes
+    draws.for_rows(11, first)
+    return sample_negatives(scores, ids)
 
 
 @settings(max_examples=30, deadline=None)

@@ -59,7 +59,7 @@ def save(
         (hidden / STATE).write_text(json.dumps(record, indent=2) + "\n")
         write_manifest(hidden)
         for path in [*hidden.iterdir(), hidden]:
-            _flush(path)
+            flush(path)
         _move_into_place(hidden, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -88,7 +88,7 @@ def _move_into_place(hidden: Path, folder: Path) -> None:
     if folder.exists():  # a damaged one that a resumed run passed over
         _remove(folder)
     os.replace(hidden, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _remove(folder: Path) -> None:
@@ -105,7 +105,8 @@ def clean(run: Path) -> None:
             shutil.rmtree(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Return once a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

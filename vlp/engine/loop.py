@@ -49,6 +49,7 @@ def train(
     the contrast of embeddings sees all of them.
     Returns the last step: earlier than `run.steps` when any rank was asked to stop. Raises DivergenceError.
     """
+    rank_of = accelerator.process_index, accelerator.num_processes
     parameters = [p for p in inner.parameters() if p.requires_grad]
     task.train()
     for step in range(start + 1, run.steps + 1):
@@ -59,7 +60,7 @@ def train(
         # micro steps
         losses, keys = [], []
         for micro, (batch, beside) in enumerate(micro_steps(inner, batches, accelerator, run, step, meter)):
-            seed_micro_step(run.seed, step, micro, accelerator.process_index)
+            seed_micro_step(run.seed, step, micro, *rank_of, len(batch))
             with accelerator.accumulate(task):
                 with meter.timed("forward"):
                     loss = task(batch, *beside)

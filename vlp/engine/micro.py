@@ -40,9 +40,10 @@ def micro_steps(
 def _caches(inner: Any, waiting: list[Batch], accelerator: Accelerator, run: RunConfig, step: int) -> list[Any]:
     parts = []
     dtype = DTYPES.get(run.precision)
+    rank_of = accelerator.process_index, accelerator.num_processes
     # The task behind the launcher's wrapper: nothing here needs gradients exchanged, but the same number format.
     with torch.autocast(accelerator.device.type, dtype=dtype, enabled=dtype is not None):
         for micro, batch in enumerate(waiting):
-            seed_micro_step(run.seed, step, micro, accelerator.process_index)
+            seed_micro_step(run.seed, step, micro, *rank_of, len(batch))
             parts.append(inner.embed(batch.to(accelerator.device)))
         return list(inner.contrast(parts))

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+FLOATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another architecture."""
@@ -29,7 +31,7 @@ def freeze(tensors: Mapping[str, Tensor], into: Frozen | None = None) -> Frozen:
     seen: dict[tuple[Any, ...], str] = {}
     frozen = Frozen({}, {})
     for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        place = _place(tensor)
         if tensor.numel() and place in seen:
             frozen.aliases[name] = seen[place]
         else:
@@ -58,9 +60,23 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
             aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
             places = {name: name for name in file.keys()} | aliases  # noqa: SIM118 (not a dict)
             wanted = {name: place for name, place in places.items() if name.startswith(prefix)}
-            return {name.removeprefix(prefix): file.get_tensor(place) for name, place in wanted.items()}
+            found = {place: file.get_tensor(place) for place in dict.fromkeys(wanted.values())}  # tied stay tied
+            return {name.removeprefix(prefix): found[place] for name, place in wanted.items()}
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take another checkpoint") from error
+
+
+def in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same tensors with every float in `dtype`. Tied tensors stay tied."""
+    made: dict[tuple[Any, ...], Tensor] = {}
+    for tensor in tensors.values():
+        made[_place(tensor)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for two names of one tensor."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, remedy: str) -> None:

@@ -8,22 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 import vlp
 from vlp.config import to_json
 from vlp.data.config import DataConfig
 from vlp.data.tokenizer import FILE as TOKENIZER
 from vlp.engine import checkpoint
-from vlp.engine.tensors import write_tensors
+from vlp.engine.tensors import FLOATS, in_dtype, write_tensors
 from vlp.interop.card import Card, render, short
 from vlp.loading import CONFIG, FORMAT, MODEL, PREPROCESSING, RESIZE, VERSION, ExportError
 from vlp.retrieval.cache import FOLDER as CACHE
 from vlp.training import load_model, without_weights
 
 CARD, EVALUATIONS = "README.md", "evaluation*.json"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def export(source: Path, out: Path, *, dtype: str = "fp32", name: str = "") -> Card:
@@ -50,7 +46,7 @@ def export(source: Path, out: Path, *, dtype: str = "fp32", name: str = "") -> C
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir(parents=True)
     try:
-        write_tensors(hidden / MODEL, stored(model, DTYPES[dtype]))
+        write_tensors(hidden / MODEL, in_dtype(model.state_dict(), FLOATS[dtype]))
         tokenizer.save(hidden)
         record = {
             "format": FORMAT,
@@ -85,18 +81,6 @@ def check_place(out: Path) -> None:
         raise ExportError(
             f"{out} holds files that no export writes ({', '.join(sorted(names - own))}); move them first"
         )
-
-
-def stored(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's state with every float tensor in `dtype`. Tied tensors stay tied."""
-    seen: dict[int, Tensor] = {}
-    out = {}
-    for name, tensor in model.state_dict().items():
-        place = tensor.data_ptr()
-        if place not in seen or seen[place].shape != tensor.shape:
-            seen[place] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        out[name] = seen[place]
-    return out
 
 
 def preprocessing(data: DataConfig) -> dict[str, Any]:

@@ -44,3 +44,17 @@ def gather(local: Tensor) -> Tensor:
         return torch.cat(parts)
     gathered: Tensor = _Gather.apply(local)
     return gathered
+
+
+def rank_weight(count: Tensor | int, device: torch.device) -> Tensor:
+    """W count / (the ranks' counts together). A mean over `count` rows of this rank times it, averaged over the ranks
+    as gradients are, is the mean over the rows of all ranks; 1 outside torch.distributed.
+
+    Traffic: one all-reduce of one number.
+    """
+    own = torch.as_tensor(count, dtype=torch.float32, device=device)
+    if world_size() == 1:
+        return torch.ones_like(own)
+    total = own.detach().clone()
+    dist.all_reduce(total)
+    return world_size() * own / total.clamp(min=1)

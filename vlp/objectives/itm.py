@@ -5,6 +5,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.gather import rank_weight
 from vlp.similarity.matching import MatchingHead
 from vlp.types import Loss
 from vlp.view import Negatives, View
@@ -28,6 +29,9 @@ class ITM(nn.Module):
         """Loss over positive and negative rows; accuracy is to be read against the share of negatives."""
         rows, _, _, summary = view.matched(self.negatives)
         logits = cast(MatchingHead, view.model.similarities["itm"])(summary)
-        value = matching_loss(logits, rows.label, rows.weight)
+        weight = rank_weight(rows.weight.sum(), logits.device)  # rows without a negative may lie on one rank
+        value = weight * matching_loss(logits, rows.label, rows.weight)
         right = (logits.argmax(1) == rows.label).float() * rows.weight
-        return Loss(value, {"itm": value.detach(), "itm_accuracy": right.sum() / rows.weight.sum()})
+        return Loss(
+            value, {"itm": value.detach(), "itm_accuracy": weight * right.sum() / rows.weight.sum().clamp(min=1)}
+        )

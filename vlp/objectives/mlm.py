@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
+from vlp.layers.gather import rank_weight
 from vlp.types import Batch, Loss, Stream
 from vlp.view import View
 
@@ -113,7 +114,7 @@ class MLM(nn.Module):
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
-        """Loss and accuracy over the masked positions of the batch."""
+        """Loss and accuracy over the masked positions of the batch, of all ranks' batches together."""
         batch = view.batch
         masked = mask_words(
             batch.text_ids,
@@ -132,8 +133,9 @@ class MLM(nn.Module):
             with torch.no_grad():
                 teacher = _predict(view.teacher, view.momentum.copy["mlm"], masked, self.alone)
             alpha = view.momentum.alpha()
-        value = soft_cross_entropy(logits, labels, teacher, alpha)
-        right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+        weight = rank_weight(len(labels), labels.device)  # ranks mask different numbers of words
+        value = weight * soft_cross_entropy(logits, labels, teacher, alpha)
+        right = weight * (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
         name = "lm" if self.alone else "mlm"
         return Loss(value, {name: value.detach(), f"{name}_accuracy": right})
 

@@ -6,21 +6,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlp.layers import draws
 from vlp.view import Rows, View
 
 
 def sample_negatives(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """One column for each row of (B, B) scores, drawn from softmax(scores) and never of the row's own image id.
 
-    Returns (B,) columns and (B,) bool, False where every column has the row's id. The same-image columns leave before
-    the softmax, in fp32, so no row of weights underflows to zero; one multinomial call serves the batch.
+    Returns (B,) columns and (B,) bool, False where every column has the row's id or the score -inf. Those columns leave
+    before the softmax, in fp32, so no row of weights underflows to zero; the cumulated weights of a row are then cut
+    at one uniform number, in float64, where no rounding reaches a column of weight 0.
     """
-    same = ids[:, None] == ids[None]
-    allowed = ~same.all(1)
-    weights = F.softmax(scores.float().masked_fill(same, float("-inf")), dim=1)
-    weights = torch.where(allowed[:, None], weights, torch.ones_like(weights))
+    scores = scores.float().masked_fill(ids[:, None] == ids[None], float("-inf"))
+    allowed = (scores > float("-inf")).any(1)
     # float32 softmax can still underflow on all but the hardest column; that one keeps weight 1.
-    return torch.multinomial(weights, 1).squeeze(1), allowed
+    weights = torch.where(allowed[:, None], F.softmax(scores, dim=1), torch.ones_like(scores))
+    bounds = weights.double().cumsum(1)
+    cut = draws.uniform(len(scores), 1, device=scores.device) * bounds[:, -1:]
+    return torch.searchsorted(bounds, cut, right=True).squeeze(1), allowed
+
+
+def grouped(scores: Tensor, within: int) -> Tensor:
+    """(B, B) scores, -inf outside the blocks of `within` neighbours; as they are at 0."""
+    if not within:
+        return scores
+    if len(scores) % within:
+        raise ValueError(f"negatives within {within} pairs need a multiple of that on each rank, not {len(scores)}")
+    group = torch.arange(len(scores), device=scores.device) // within
+    return scores.masked_fill(group[:, None] != group[None], float("-inf"))
 
 
 def _rows(text: Tensor, image: Tensor, negatives: list[tuple[Tensor, Tensor, Tensor]]) -> Rows:
@@ -34,7 +47,13 @@ def _rows(text: Tensor, image: Tensor, negatives: list[tuple[Tensor, Tensor, Ten
 
 @dataclass(frozen=True, kw_only=True)
 class HardNegatives:
-    """B positives, B hard texts for the images, B hard images for the texts, drawn from ITC scores (ALBEF, 3.2)."""
+    """B positives, B hard texts for the images, B hard images for the texts, drawn from ITC scores (ALBEF, 3.2).
+
+    `within`: among the pairs of each so many neighbours of the batch, so that a step's negatives are the same for every
+    number of ranks whose share is a multiple of it; 0 = among all pairs of a rank.
+    """
+
+    within: int = 0
 
     def rows(self, view: View) -> Rows:
         """3 B rows."""
@@ -43,23 +62,28 @@ class HardNegatives:
             start = _local_start(view)
             local = slice(start, start + batch)
             ids = view.batch.image_id
-            text, has_text = sample_negatives(c.scale * c.image @ c.text_candidates[local].T, ids)
-            image, has_image = sample_negatives(c.scale * c.text @ c.image_candidates[local].T, ids)
+            text, has_text = sample_negatives(grouped(c.scale * c.image @ c.text_candidates[local].T, self.within), ids)
+            image, has_image = sample_negatives(
+                grouped(c.scale * c.text @ c.image_candidates[local].T, self.within), ids
+            )
         own = torch.arange(batch, device=text.device)
         return _rows(own, own, [(text, own, has_text), (own, image, has_image)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomNegatives:
-    """Each text with its own image, then `each` other images of the batch, drawn uniformly (ViLT, 4.1, at each=1)."""
+    """Each text with its own image, then `each` other images of the batch, drawn uniformly (ViLT, 4.1, at each=1).
+    `within` as in `HardNegatives`."""
 
     each: int = 1
+    within: int = 0
 
     def rows(self, view: View) -> Rows:
         """(1 + each) B rows."""
         ids = view.batch.image_id
         own = torch.arange(len(ids), device=ids.device)
-        drawn = [sample_negatives(torch.zeros(len(ids), len(ids), device=ids.device), ids) for _ in range(self.each)]
+        even = grouped(torch.zeros(len(ids), len(ids), device=ids.device), self.within)
+        drawn = [sample_negatives(even, ids) for _ in range(self.each)]
         return _rows(own, own, [(own, image, allowed) for image, allowed in drawn])
 
 
