@@ -83,7 +83,7 @@ def figures(task: Task) -> dict[str, float]:
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(4):
         view = View(task.model, batch_of(torch.randperm(KINDS)))
-        row = words(view, task, MEANING) | matching(view) | retrieval(view)
+        row = words(view, task, MEANING) | matching(view, task) | retrieval(view)
         found = {name: [*found.get(name, []), pair] for name, pair in row.items()}
     return {name: sum(p[0] for p in pairs) / sum(p[1] for p in pairs) for name, pairs in found.items()}
 
