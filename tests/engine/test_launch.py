@@ -131,6 +131,42 @@ def test_only_stacks_of_equal_blocks_are_compiled_and_names_stay() -> None:
         apply_switches(nn.ModuleDict({"mixed": mixed}), RunConfig(compile=True))
 
 
+class Switched(nn.Module):
+    recomputes = False
+
+    def set_checkpointing(self, on: bool) -> None:
+        self.recomputes = on
+
+
+def parted() -> nn.ModuleDict:
+    parts = {
+        name: nn.ModuleDict({"stack": nn.ModuleList([Block()]), "recomputed": Switched()})
+        for name in ("vision", "text", "fusion")
+    }
+    return nn.ModuleDict({"model": nn.ModuleDict(parts), "objectives": nn.ModuleList([Block()])})
+
+
+def test_switches_reach_the_parts_that_a_run_names_and_no_other() -> None:
+    task = parted()
+    apply_switches(
+        task,
+        RunConfig(compile=True, compile_parts=["text"], checkpointing=True, checkpointing_parts=["vision", "fusion"]),
+    )
+    compiled = {name for name, module in task.named_modules() if isinstance(module, Block) and module.compiled}
+    recomputed = {name for name, module in task.named_modules() if isinstance(module, Switched) and module.recomputes}
+    assert compiled == {"model.text.stack.0"}
+    assert recomputed == {"model.vision.recomputed", "model.fusion.recomputed"}
+    apply_switches(task, RunConfig(checkpointing=True))
+    assert all(module.recomputes for module in task.modules() if isinstance(module, Switched))
+
+
+def test_a_part_that_the_model_has_not_is_named_with_those_that_it_has() -> None:
+    with pytest.raises(ConfigError, match="compile_parts names 'visoin', and this model has vision, text, fusion"):
+        apply_switches(parted(), RunConfig(compile=True, compile_parts=["visoin"]))
+    with pytest.raises(ConfigError, match="run.checkpointing is off"):
+        RunConfig(checkpointing_parts=["vision"]).check()
+
+
 @pytest.mark.slow
 def test_a_compiled_stack_computes_what_it_computed() -> None:
     torch.manual_seed(0)

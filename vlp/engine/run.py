@@ -31,8 +31,10 @@ class RunConfig:
     timeout: float = 600.0  # seconds without progress that end a run of several ranks, naming the late one; 0 = never
     mfu: bool = True  # count the FLOPs of the first batch before training, and log the share of the device's peak
     eval_every: int = 0  # steps between zero-shot retrievals on data.val; 0 = only at the end
-    compile: bool = False  # torch.compile the whole task
+    compile: bool = False  # torch.compile the blocks of the task
+    compile_parts: list[str] = field(default_factory=list)  # only these of the model: "vision", "text", "fusion"
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    checkpointing_parts: list[str] = field(default_factory=list)  # only these of the model, as above
     trackers: list[str] = field(default_factory=list)  # beside log.jsonl: "tensorboard", "wandb" (offline by default)
     threads: int | None = None  # CPU threads of torch; null leaves torch's own choice
 
@@ -44,6 +46,9 @@ class RunConfig:
         for name in ("checkpoint_every", "keep", "keep_hours", "spike", "timeout", "eval_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("compile", "checkpointing"):
+            if getattr(self, f"{name}_parts") and not getattr(self, name):
+                raise ConfigError(f"run.{name}_parts chooses parts, but run.{name} is off; set run.{name}=true")
         if self.gradient_cache and self.accumulate == 1:
             raise ConfigError("run.gradient_cache joins the micro batches of a step; set run.accumulate above 1")
         if self.precision not in PRECISIONS:
