@@ -1,6 +1,7 @@
 """What is written while training: exact numbers in the log, a readable line on screen, trackers on request."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -100,6 +101,20 @@ def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
     write(3, {"loss": 0.5})
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+
+
+@pytest.mark.slow
+def test_wandb_writes_to_the_run_and_talks_to_nobody_unless_told(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from vlp.engine.log import open_trackers\n"
+        "(write,) = open_trackers(['wandb'], pathlib.Path(sys.argv[1]), {'steps': 3})\n"
+        "write(3, {'loss': 0.5})"
+    )
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=outside, timeout=120)
+    (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    row = written.read_bytes().split(b"loss", 1)[1]  # records lie there uncompressed: the name, then its JSON
+    assert b"0.5" in row[:20]
 
 
 def test_the_log_module_imports_no_tracker() -> None:
