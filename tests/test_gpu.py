@@ -89,6 +89,12 @@ def test_short_numbers_follow_float32(precision: str, data: Path, plain: Path, t
     assert (state["scaler"] is not None) == (precision == "fp16")
 
 
+def test_tf32_follows_float32(data: Path, plain: Path, tmp_path: Path) -> None:
+    short = run(data, tmp_path / "run", tf32=True)
+    assert short != losses(plain)
+    assert short == pytest.approx(losses(plain), rel=1e-2)
+
+
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_compiled_blocks_compute_what_they_computed(precision: str, data: Path, tmp_path: Path) -> None:
     eager = run(data, tmp_path / "eager", drawn=False, precision=precision)

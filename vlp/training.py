@@ -29,7 +29,7 @@ from vlp.engine.guard import Guard
 from vlp.engine.loop import Hooks, train
 from vlp.engine.meter import Meter
 from vlp.engine.optim import OptimConfig, build_optimizer
-from vlp.engine.precision import resolve_precision
+from vlp.engine.precision import resolve_precision, set_tf32
 from vlp.engine.provenance import provenance
 from vlp.engine.run import RunConfig
 from vlp.engine.session import MODEL, OPTIMIZER, Measured, Session
@@ -72,6 +72,7 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
     """
     config.run.check()
     config.run.precision = resolve_precision(config.run.precision)  # so that the record says what was computed in
+    set_tf32(config.run.tf32)
     accelerator = launch.start(config.run)
     if dry_run:
         return _try(config, accelerator)

@@ -38,3 +38,12 @@ def test_a_run_records_the_format_that_it_computes_in(tmp_path: Path) -> None:
     run(small_config(data, tmp_path / "run", precision="auto", steps=1))
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["run"]["precision"] == resolve_precision("auto") != "auto"
+
+
+def test_tf32_is_what_a_run_asks_for_and_no_other_run_keeps_it(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    found = []
+    for name, asked in (("on", True), ("off", False)):
+        run(small_config(data, tmp_path / name, tf32=asked, steps=1))
+        found.append(torch.get_float32_matmul_precision())
+    assert found == ["high", "highest"]

@@ -19,6 +19,11 @@ def has_fast_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def set_tf32(on: bool) -> None:
+    """Let matrix products of float32 take TF32, or all their bits. Convolutions on a GPU take TF32 as torch has it."""
+    torch.set_float32_matmul_precision("high" if on else "highest")
+
+
 def resolve_precision(asked: str) -> str:
     """ "no", "bf16" or "fp16": what is asked for, and for "auto" bf16 where it is fast, else fp16 on a GPU, else "no".
 

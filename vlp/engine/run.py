@@ -20,6 +20,7 @@ class RunConfig:
     accumulate: int = 1  # micro batches a step
     gradient_cache: bool = False  # contrast all micro batches of a step with each other; encodes each of them twice
     precision: str = "no"  # "no" = float32; "bf16", "fp16" = autocast; "auto" = bf16 where the hardware has it
+    tf32: bool = False  # matrix products of float32 on a GPU in TF32 (10 bits of mantissa), several times faster
     log_every: int = 10  # steps between two lines of log.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints; 0 = only at the end
     checkpoint_async: bool = False  # write checkpoints in a thread, from a copy of the state in CPU memory
