@@ -84,6 +84,22 @@ def test_two_watches_bear_a_pause_and_then_name_who_is_left_behind(
     assert "stops: no progress for" in capfd.readouterr().err
 
 
+def test_training_begins_without_an_answer_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rank may have died this moment; then the next collective says so, at once."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(ranks.free_port()))
+    meter: Any = SimpleNamespace(place=(0, "forward"), taken=0)
+
+    def enter() -> None:
+        with Watch(meter, rank=1, world=2, timeout=600):
+            pass
+
+    entering = threading.Thread(target=enter, daemon=True)
+    entering.start()
+    entering.join(60)
+    assert not entering.is_alive()
+
+
 def hang(data: str, out: str, rank: int, how: str) -> None:
     """A run of which one rank sleeps over its third batch, or freezes in its third forward pass."""
     calls = iter(range(1, 1000))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 
@@ -58,6 +59,7 @@ class Watch:
         self.meter, self.rank, self.world, self.timeout, self.ended = meter, rank, world, timeout, ended
         self.period = timeout / POSTS
         self.over = threading.Event()
+        self.store: Any = None
         self.thread: threading.Thread | None = None
         self.ending: threading.Timer | None = None
         self.beat = 0
@@ -65,12 +67,8 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if self.world > 1 and self.timeout > 0:
-            # A client of its own: the training's may be in the middle of a call that never returns.
-            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            patience = timedelta(seconds=max(self.timeout, 1))
-            self.store = dist.TCPStore(  # type: ignore[attr-defined]
-                *place, is_master=False, wait_for_workers=False, timeout=patience
-            )
+            # Beside the training, which must not wait for a store whose rank just died: its next collective tells.
+            threading.Thread(target=self._connect, name="watch connects", daemon=True).start()
             self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
             self.thread.start()
         return self
@@ -110,7 +108,18 @@ class Watch:
         after = self._places()
         return NO_ANSWER if after is None else verdict(before, after, self.world)
 
+    def _connect(self) -> None:
+        """A client of its own: the training's may be in the middle of a call that never returns."""
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        patience = timedelta(seconds=max(self.timeout, 1))
+        with suppress(RuntimeError):
+            self.store = dist.TCPStore(  # type: ignore[attr-defined]
+                *place, is_master=False, wait_for_workers=False, timeout=patience
+            )
+
     def _post(self, place: Place) -> None:
+        if self.store is None:
+            raise RuntimeError(NO_ANSWER)
         self.store.set(_key(self.rank), place.pack())
 
     def _places(self) -> dict[int, Place] | None:
