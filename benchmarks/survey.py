@@ -39,6 +39,7 @@ from vlp.types import Stream
 from vlp.vision.stored import StoredImage
 
 FOLDERS = {"flickr8k": "data/flickr8k-features/train data/flickr8k/val", "world": "data/world/train data/world/test"}
+VIEWS = {"flickr8k": 2, "world": 1}
 FORMS = {"flickr8k": "frozen", "world": "tiny"}
 
 
@@ -72,7 +73,9 @@ def train(config: TrainConfig, data: Store, seed: int, args: argparse.Namespace,
     for step in tqdm(range(1, steps + 1), desc=f"{name} seed {seed}", disable=True if args.quiet else None):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, config.optim) * group["scale"]
-        loss = task(data.batch(draw(data, size, captions)))
+        batch = data.batch(draw(data, size, captions))
+        batch.image_id = batch.image_id // args.views  # views of one photograph are no rivals of each other
+        loss = task(batch)
         optimizer.zero_grad()
         loss.value.backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), config.optim.clip)
@@ -168,7 +171,7 @@ def both_stores(args: argparse.Namespace) -> tuple[Store, Store]:
     settings = settings_of(args.systems[0], args).data
     train_folder, test_folder = args.folders
     train_data = store(args.cache, train_folder, stem, settings, args.limit)
-    train_data.text_image = mismatched(train_data.text_image, args.noise)
+    train_data.text_image = mismatched(train_data.text_image, args.noise, views=args.views)
     return train_data, store(args.cache, test_folder, stem, settings, args.test_limit)
 
 
@@ -214,11 +217,15 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, default=0.0, help="share of the training captions given to wrong pictures"
     )
+    parser.add_argument(
+        "--views", type=int, help="neighbouring views of a training picture (default: flickr8k 2, world 1)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/survey"), help="where finished runs are kept")
     parser.add_argument("--cache", type=Path, default=Path("data/survey"), help="where stored tokens are kept")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
+    args.views = args.views or VIEWS[args.data]
     args.folders = args.folders or FOLDERS[args.data].split()
     args.systems = args.systems or [name for name in names() if hasattr(module_of(name), FORMS[args.data])]
     found = finished(args)

@@ -89,7 +89,7 @@ FROZEN = Stem(
     text=lazy(BertText)(width=384, layers=6, heads=12, weights=flickr8k.TEXT, frozen_layers=6),
     image_width=384,
     text_width=384,
-    embed_dim=512,
+    embed_dim=128,  # pairs of every scorer in minutes on a CPU
     dropout=0.2,
     standardize=True,
     max_length=30,

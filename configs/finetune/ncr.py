@@ -20,6 +20,7 @@ from configs.facts import Matching
 from configs.matching import Stem
 from vlp.config import lazy
 from vlp.objectives.correspondence import NoisyCorrespondence
+from vlp.pooling.tokens import MeanPool
 from vlp.similarity.alignment import AlignmentReasoning
 from vlp.similarity.ensemble import Ensemble
 from vlp.training import TrainConfig
@@ -32,33 +33,39 @@ MATCHING = Matching(
 )
 
 
-def parts(stem: Stem, captions: int, epoch_steps: int, epochs: int, warmup: int) -> tuple[Any, dict[str, Any]]:
-    """(model, objectives) on any two encoders, for so many captions and epochs, the first `warmup` of them easy."""
-    networks = [
-        matching.tokens(stem, lazy(AlignmentReasoning)(width=stem.embed_dim, align_dim=min(256, stem.embed_dim)))
-        for _ in range(2)
-    ]
-    loss = lazy(NoisyCorrespondence)(
+def parts(network: Any, stem: Stem, squash: bool = True, **schedule: int) -> tuple[Any, dict[str, Any]]:
+    """(model, objectives) of two networks of one form, on any two encoders."""
+    loss = lazy(NoisyCorrespondence)(squash=squash, **schedule)
+    return stem.model(match=lazy(Ensemble)(parts=[network, network])), {"ncr": loss}
+
+
+def graphs(stem: Stem, captions: int, epoch_steps: int, epochs: int, warmup: int) -> tuple[Any, dict[str, Any]]:
+    """`parts` around SGRAF's graph, for so many captions and epochs, the first `warmup` of them easy."""
+    scorer = lazy(AlignmentReasoning)(width=stem.embed_dim, align_dim=min(256, stem.embed_dim))
+    return parts(
+        matching.tokens(stem, scorer),
+        stem,
         captions=captions,
         epoch_steps=epoch_steps,
         warmup_steps=warmup * epoch_steps,
         doubtful_steps=epochs * epoch_steps // 2,
-        squash=True,
     )
-    return stem.model(match=lazy(Ensemble)(parts=networks)), {"ncr": loss}
 
 
 def config() -> TrainConfig:
     """Published recipe on region features: 40 epochs, 5 of them easy."""
-    made = parts(matching.PAPER, captions=160_000, epoch_steps=1133, epochs=40, warmup=5)
+    made = graphs(matching.PAPER, captions=160_000, epoch_steps=1133, epochs=40, warmup=5)
     return matching.paper("ncr", made, epochs=40)
 
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("ncr", parts(matching.WORLD, captions=320_000, epoch_steps=150, epochs=10, warmup=1))
+    return matching.tiny("ncr", graphs(matching.WORLD, captions=320_000, epoch_steps=150, epochs=10, warmup=1))
 
 
 def frozen() -> TrainConfig:
-    """On frozen tokens of Flickr8k."""
-    return matching.frozen("ncr", parts(matching.FROZEN, captions=45_000, epoch_steps=100, epochs=10, warmup=1))
+    """On frozen tokens of Flickr8k, around two networks of VSE++: gradients of all pairs of two graphs take hours on a
+    CPU."""
+    network = matching.vector(matching.FROZEN, lazy(MeanPool)(), lazy(MeanPool)())
+    schedule = {"captions": 60_000, "epoch_steps": 250, "warmup_steps": 500, "doubtful_steps": 1500}
+    return matching.frozen("ncr", parts(network, matching.FROZEN, squash=False, **schedule))

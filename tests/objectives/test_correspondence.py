@@ -147,6 +147,22 @@ def test_a_share_of_the_captions_changes_hands(count: int, share: float, seed: i
         mismatched(owners, 1.2)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1))
+def test_views_of_a_photograph_are_dealt_together(count: int, captions: int, views: int, share: float) -> None:
+    owners = torch.arange(count * views).repeat_interleave(captions)  # view by view, each with all captions
+    dealt = mismatched(owners, share, views=views).view(count, views, captions)
+    assert torch.equal(dealt % views, owners.view(count, views, captions) % views)
+    assert (dealt // views == dealt[:, :1] // views).all()
+    alone = mismatched(torch.arange(count).repeat_interleave(captions), share).view(count, captions)
+    assert torch.equal(dealt[:, 0] // views, alone)
+
+
+def test_pictures_that_are_no_views_are_refused() -> None:
+    with pytest.raises(ValueError, match="not 2 neighbouring views"):
+        mismatched(torch.tensor([0, 0, 1]), 0.4, views=2)
+
+
 @pytest.mark.slow
 def test_shuffled_pairs_are_found_out() -> None:
     """Pictures of three looks of five values each, captions that name them, 40 % of them at wrong pictures: after the

@@ -69,20 +69,26 @@ class AlignmentReasoning(nn.Module):
 
 
 class AlignmentGraph(nn.Module):
-    """(R, K, A) -> (R, A): `steps` times s <- ReLU(W softmax((W_q s)(W_k s)^T) s), then the first node."""
+    """(R, K, A) -> (R, A): `steps` times s <- ReLU(W softmax((W_q s)(W_k s)^T) s), then the first node.
+
+    Computed with W_q^T W_k in one product a node, and the last time for the first node alone. A bias of the keys would
+    add to all edges of a node alike, which the softmax takes out, so there is none.
+    """
 
     def __init__(self, *, width: int, steps: int) -> None:
         super().__init__()
         self.query = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
-        self.key = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
+        self.key = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(steps))
         self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
 
     def forward(self, nodes: Stream) -> Tensor:
         """Alignment vectors to one."""
-        vectors = nodes.tokens
-        for query, key, out in zip(self.query, self.key, self.out, strict=True):
-            edges = query(vectors) @ key(vectors).transpose(1, 2)
-            edges = F.softmax(edges.masked_fill(~nodes.mask[:, None], float("-inf")), dim=2)
+        vectors, gone = nodes.tokens, ~nodes.mask[:, None]
+        last = len(self.query) - 1
+        for number, (query, key, out) in enumerate(zip(self.query, self.key, self.out, strict=True)):
+            asking, weight = vectors[:, :1] if number == last else vectors, cast(Tensor, key.weight)
+            asked = F.linear(asking, weight.T @ cast(Tensor, query.weight), cast(Tensor, query.bias) @ weight)
+            edges = F.softmax((asked @ vectors.transpose(1, 2)).masked_fill(gone, float("-inf")), dim=2)
             vectors = F.relu(out(edges @ vectors))
         return vectors[:, 0]
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlp.similarity.kinds import pair_numbers
 from vlp.similarity.token_pairs import aligned
 from vlp.types import Stream
 
@@ -42,7 +43,7 @@ class Ensemble(nn.Module):
 
     def pair_numbers(self, regions: int, words: int) -> int:
         """Numbers that one pair holds at the peak: the parts score one after another."""
-        return max(int(part.pair_numbers(regions, words)) for part in self._parts())
+        return max(pair_numbers(part, regions, words) for part in self._parts())
 
     def scores(self, image: Stream, text: Stream) -> Tensor:
         """(B, C) scores of every pair."""
