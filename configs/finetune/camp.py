@@ -33,7 +33,7 @@ MATCHING = Matching(
 def parts(stem: Stem) -> tuple[Any, dict[str, Any]]:
     """(model, objectives) on any two encoders."""
     model = stem.model(match=matching.tokens(stem, lazy(GatedFusion)(width=stem.embed_dim)))
-    return model, {"pair": lazy(PairLoss)(pairs="hardest")}
+    return model, {"pair": lazy(PairLoss)(pairs="hardest", two_pass=True)}
 
 
 def config() -> TrainConfig:

@@ -1,5 +1,8 @@
 """Triplet ranking against a slow reading of the papers, and two passes against one."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.parts import VOCAB, batch, regions
 from vlp.model import VLModel
+from vlp.objectives.pair_loss import PairLoss
 from vlp.objectives.ranking import Ranking, violations
 from vlp.reasoning.adapter import TokenAdapter
 from vlp.similarity.stacked_attention import StackedAttention
@@ -77,13 +81,20 @@ def test_the_loss_over_a_batch_that_shares_pictures() -> None:
     assert abs(found - sum(to_text + to_image) / 6) < 1e-5
 
 
-@pytest.mark.parametrize("squash", [False, True])
-def test_two_passes_are_one(squash: bool) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(Ranking, similarity="match"),
+        partial(Ranking, similarity="match", squash=True),
+        partial(PairLoss, similarity="match", pairs="hardest"),
+    ],
+)
+def test_two_passes_are_one(loss: Any) -> None:
     found = []
     for two_pass in (False, True):
         net, b = model().double(), some_batch()
         b.regions.features, b.regions.boxes = b.regions.features.double(), b.regions.boxes.double()
-        value = Ranking(similarity="match", two_pass=two_pass, squash=squash)(View(net, b)).value
+        value = loss(two_pass=two_pass)(View(net, b)).value
         value.backward()
         found.append({"value": value.detach()} | {n: p.grad for n, p in net.named_parameters()})
     for name, one in found[0].items():
@@ -121,3 +132,7 @@ def test_captions_of_a_picture_are_to_be_neighbours() -> None:
 def test_two_passes_pay_for_the_hardest_alone() -> None:
     with pytest.raises(ValueError, match="hardest"):
         Ranking(two_pass=True, negatives="all")
+    with pytest.raises(ValueError, match="hardest"):
+        PairLoss(two_pass=True)
+    with pytest.raises(ValueError, match="pseudo"):
+        PairLoss(two_pass=True, pairs="hardest", pseudo=0.1)

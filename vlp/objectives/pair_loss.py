@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlp.objectives.scored import sides
+from vlp.objectives.scored import sides, two_passes
 from vlp.types import Loss
 from vlp.view import View
 
@@ -34,20 +34,35 @@ class PairLoss(nn.Module):
     """Needs a similarity whose scores are log odds. Both directions, mean over the pairs of all ranks' batches.
 
     `pairs`: every pair of the batch, or each pair and its hardest rivals. `pseudo` weighs the pseudo-positive term.
+    `two_pass` scores all pairs without gradient, then the pairs and their hardest rivals again (`scored.two_passes`).
     """
 
     def __init__(
-        self, *, similarity: str = "match", pairs: Pairs = "all", pseudo: float = 0.0, weight: float = 1.0
+        self,
+        *,
+        similarity: str = "match",
+        pairs: Pairs = "all",
+        pseudo: float = 0.0,
+        two_pass: bool = False,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if two_pass and (pairs != "hardest" or pseudo):
+            raise ValueError("two passes pay for the hardest rival alone; pairs='all' and pseudo need every score")
         self.similarity = similarity
         self.pairs = pairs
         self.pseudo = pseudo
+        self.two_pass = two_pass
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
         """Mean of both directions."""
         found = sides(view, self.similarity)
+        if self.two_pass:
+            own, rivals = two_passes(found)
+            value = sum(F.softplus(-own) + F.softplus(rival) * there for rival, there in rivals)
+            total = torch.as_tensor(value).mean() / 2
+            return Loss(total, {"pair": total.detach()})
         own, total = found.own, torch.zeros((), device=found.ids.device)
         for scores, rival in ((found.to_text, found.other_texts), (found.to_image, found.other_images)):
             rows = all_pairs_loss(scores, ~rival) if self.pairs == "all" else hardest_pairs_loss(scores, own, rival)

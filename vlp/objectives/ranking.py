@@ -5,8 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlp.objectives.scored import Sides, sides, take
-from vlp.similarity.token_pairs import aligned
+from vlp.objectives.scored import Sides, sides, two_passes
 from vlp.types import Loss
 from vlp.view import View
 
@@ -73,7 +72,7 @@ class Ranking(nn.Module):
         """Loss, and the share of pairs that the hardest rival beats."""
         pairs = sides(view, self.similarity)
         easy = self.training and int(self.steps) < self.easy_steps
-        own, rivals = self._two_passes(pairs) if self.two_pass and not easy else (pairs.own, None)
+        own, rivals = two_passes(pairs) if self.two_pass and not easy else (pairs.own, None)
         if rivals is not None:
             hinges = sum((self.margin + self._squashed(r) - self._squashed(own)).clamp(min=0) * w for r, w in rivals)
             value = torch.as_tensor(hinges).mean()
@@ -91,21 +90,6 @@ class Ranking(nn.Module):
 
     def _squashed(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores) if self.squash else scores
-
-    def _two_passes(self, pairs: Sides) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Scores with gradient of the pairs, and of each one's hardest rivals with whether there is one."""
-        with torch.no_grad():
-            low = float("-inf")
-            text = pairs.to_text.masked_fill(~pairs.other_texts, low).argmax(1)
-            image = pairs.to_image.masked_fill(~pairs.other_images, low).argmax(1)
-        own_image, own_text, similarity = take(pairs.image, pairs.row), pairs.text, pairs.similarity
-        own = aligned(similarity, own_image, own_text)
-        with_text = aligned(similarity, own_image, take(pairs.texts, text))
-        with_image = aligned(similarity, take(pairs.images, image), own_text)
-        return own, [
-            (with_text, pairs.other_texts.any(1).to(own.dtype)),
-            (with_image, pairs.other_images.any(1).to(own.dtype)),
-        ]
 
     def _between_texts(self, pairs: Sides) -> Tensor:
         scores = pairs.similarity.token_scores(pairs.text, pairs.texts)

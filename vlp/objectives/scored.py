@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlp.layers.gather import gather, world_size
+from vlp.similarity.token_pairs import aligned
 from vlp.types import Stream
 from vlp.view import View
 
@@ -79,6 +80,26 @@ def sides(view: View, which: Any) -> Sides:
     own, everyone = torch.distributed.get_rank() * count + local, gather(ids)
     images, texts = _gathered(image), _gathered(text)
     return Sides(similarity, image, text, images, texts, local, own, own, ids, everyone, everyone)
+
+
+def two_passes(pairs: Sides) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Scores with gradient of the pairs, (B,), and of each one's hardest rivals with whether there is one.
+
+    All pairs are scored without gradient, and then those again that a loss of the hardest hangs on: the rival caption
+    of each picture, the rival picture of each caption.
+    """
+    with torch.no_grad():
+        low = float("-inf")
+        text = pairs.to_text.masked_fill(~pairs.other_texts, low).argmax(1)
+        image = pairs.to_image.masked_fill(~pairs.other_images, low).argmax(1)
+    own_image, own_text, similarity = take(pairs.image, pairs.row), pairs.text, pairs.similarity
+    own = aligned(similarity, own_image, own_text)
+    with_text = aligned(similarity, own_image, take(pairs.texts, text))
+    with_image = aligned(similarity, take(pairs.images, image), own_text)
+    return own, [
+        (with_text, pairs.other_texts.any(1).to(own.dtype)),
+        (with_image, pairs.other_images.any(1).to(own.dtype)),
+    ]
 
 
 def take(stream: Stream, rows: Tensor) -> Stream:
