@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlp.objectives.scored import Sides, sides, take
+from vlp.objectives.scored import Sides, sides
 from vlp.similarity.token_pairs import aligned
 from vlp.types import Loss
 from vlp.view import View
@@ -98,10 +98,10 @@ class Ranking(nn.Module):
             low = float("-inf")
             text = pairs.to_text.masked_fill(~pairs.other_texts, low).argmax(1)
             image = pairs.to_image.masked_fill(~pairs.other_images, low).argmax(1)
-        own_image, own_text, similarity = take(pairs.image, pairs.row), pairs.text, pairs.similarity
+        own_image, own_text, similarity = pairs.image.select(pairs.row), pairs.text, pairs.similarity
         own = aligned(similarity, own_image, own_text)
-        with_text = aligned(similarity, own_image, take(pairs.texts, text))
-        with_image = aligned(similarity, take(pairs.images, image), own_text)
+        with_text = aligned(similarity, own_image, pairs.texts.select(text))
+        with_image = aligned(similarity, pairs.images.select(image), own_text)
         return own, [
             (with_text, pairs.other_texts.any(1).to(own.dtype)),
             (with_image, pairs.other_images.any(1).to(own.dtype)),

@@ -75,15 +75,10 @@ def sides(view: View, which: Any) -> Sides:
         image_ids = ids.new_empty(len(image.mask)).index_copy(0, row, ids)
         own = torch.arange(count, device=ids.device)
         return Sides(similarity, image, text, image, text, row, row, own, ids, image_ids, ids)
-    image, local = take(image, row), torch.arange(count, device=ids.device)
+    image, local = image.select(row), torch.arange(count, device=ids.device)
     own, everyone = torch.distributed.get_rank() * count + local, gather(ids)
     images, texts = _gathered(image), _gathered(text)
     return Sides(similarity, image, text, images, texts, local, own, own, ids, everyone, everyone)
-
-
-def take(stream: Stream, rows: Tensor) -> Stream:
-    """Rows of a stream."""
-    return Stream(stream.tokens.index_select(0, rows), stream.mask.index_select(0, rows))
 
 
 def _gathered(stream: Stream) -> Stream:
