@@ -1,12 +1,12 @@
 """Fast and slow tuned for retrieval (Miech 2021, arXiv 2103.16553): the slow one teaches the fast one, then re-ranks.
 
     accelerate launch -m finetune configs/finetune/fast_slow.py init=RUN data.train=SHARDS/train data.val=SHARDS/val
-    accelerate launch -m finetune.evaluate runs/fast_slow-finetuned --data SHARDS/test --k 50 --mix 1
+    accelerate launch -m finetune.evaluate runs/fast_slow-finetuned --data SHARDS/test
     vlp finetune configs/finetune/fast_slow.py:tiny init=runs/fast_slow-tiny
 
-Data: COCO or Flickr30K as indexed shards. `--k 0` is the distilled fast model alone; `--mix` is the paper's beta, to be
-chosen on val. Published: recalls of Flickr30K, which were not verified here and are not reproduced: that takes the
-pre-trained weights.
+Data: COCO or Flickr30K as indexed shards. `--k 0` is the distilled fast model alone; `--mix` is the paper's beta, here
+0.05 logits of the fast one beside the slow one's mean over words, to be chosen on val. Published: recalls of Flickr30K,
+which were not verified here and are not reproduced: that takes the pre-trained weights.
 
 Deliberately different: both models are tuned together, where the paper has the slow one trained before it teaches; the
 learning rate is ALBEF's.

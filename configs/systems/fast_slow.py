@@ -10,7 +10,8 @@ Data: COCO, or CC3M, as shards. Published: recalls of Flickr30K that rest on the
 
 Deliberately different: one encoder of pictures and one causal encoder of words serve both models, which train together
 (the paper trains two models, the slow one first); captions are told forwards only; the map is read at its own
-resolution, not upsampled.
+resolution, not upsampled; a likelihood that ranks is the mean over the words of a caption, which orders pictures for it
+as the paper's sum does, and captions for a picture whatever their length.
 """
 
 from typing import Any
@@ -58,7 +59,7 @@ def parts(
                 image_pool=lazy(MeanPool)(),
                 text_pool=lazy(LastPool)(),
             ),
-            "slow": lazy(CaptionLikelihood)(width=width, vocab_size=words["vocab_size"]),
+            "slow": lazy(CaptionLikelihood)(width=width, vocab_size=words["vocab_size"], per="word"),
         },
     )
     return model, {"itc": lazy(ITC)(), "pair": lazy(FastSlow)()}
@@ -74,7 +75,7 @@ def config() -> TrainConfig:
         data=DataConfig(image_size=224, max_length=30, batch_size=1024, crop_scale=(0.5, 1.0), flip=True, workers=8),
         optim=OptimConfig(lr=1e-4, min_lr=0.0, weight_decay=0.01, warmup_steps=5000),
         run=RunConfig(out="runs/fast_slow", steps=200_000, precision="bf16", checkpoint_every=5000),
-        evaluation=EvaluationConfig(k=50, mix=1.0),
+        evaluation=EvaluationConfig(k=50, mix=0.05),
     )
 
 

@@ -49,16 +49,19 @@ def told(head: CaptionLikelihood, state: list[float], words: Tensor) -> list[flo
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
-def test_it_is_the_sum_over_the_words_behind_the_first(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_sum_or_mean_over_the_words_behind_the_first(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "WORDS", chunk)
     head, states, text, words = made()
     found = head.log_likelihood(states, text, words).detach()
+    head.per = "word"
+    mean = head.log_likelihood(states, text, words).detach()
     assert text.ids is not None
     for row in range(ROWS):
         length, total = int(text.mask[row].sum()), 0.0
         for place in range(1, length):
             total += told(head, states[row, place - 1].tolist(), words)[int(text.ids[row, place])]
         assert abs(float(found[row]) - total) < 1e-9
+        assert abs(float(mean[row]) - total / (length - 1)) < 1e-9
 
 
 @settings(max_examples=25, deadline=None)

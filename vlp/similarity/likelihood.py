@@ -1,6 +1,6 @@
 """How likely a caption is for a picture, word after word: a captioner that re-ranks (Miech 2021, section 3.2)."""
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,13 @@ def log_likelihood(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
 class CaptionLikelihood(nn.Module):
     """log p(caption | picture), the sum over the words behind the first: "fused", on a fusion that decodes.
 
-    It has no length to divide by, as in the paper, which orders pictures for a caption. Among captions for a picture it
-    prefers short ones; a share of the first stage's logit (`EvaluationConfig.mix`) makes up for some of that.
+    The sum, with which the paper orders pictures for a caption, prefers short captions for a picture. The mean `per`
+    word orders pictures for a caption as the sum does, and captions for a picture whatever their length.
     """
 
-    def __init__(self, *, width: int, vocab_size: int = 30522) -> None:
+    def __init__(self, *, width: int, vocab_size: int = 30522, per: Literal["caption", "word"] = "caption") -> None:
         super().__init__()
+        self.per = per
         self.told = WordHead(width=width, vocab_size=vocab_size)
 
     def forward(self, states: Tensor, mask: Tensor, words: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ class CaptionLikelihood(nn.Module):
         tokens = states[:, :-1][present].to(self.told.bias.dtype).split(WORDS)
         with torch.autocast(states.device.type, enabled=False):
             each = [_each_word(self.told(t, words), label) for t, label in zip(tokens, labels, strict=True)]
-        return _sum_of_rows(torch.cat(each), present)
+        total = _sum_of_rows(torch.cat(each), present)
+        return total if self.per == "caption" else total / present.sum(1).clamp(min=1)
 
 
 def _each_word(logits: Tensor, labels: Tensor) -> Tensor:
