@@ -32,7 +32,6 @@ from vlp.objectives.cross_modal_contrast import CrossModalContrast, rewritten
 from vlp.objectives.fast_slow import FastSlow
 from vlp.objectives.mlm import MLM
 from vlp.objectives.negatives import RandomNegatives
-from vlp.objectives.scored import take
 from vlp.objectives.tag_contrast import TagContrast, tags_of
 from vlp.task import Task
 from vlp.types import Batch
@@ -103,21 +102,25 @@ def words(view: View, task: Task, meaning: Tensor) -> Counts:
     """Right answers and questions, by masked words and by captioning, with both pictures."""
     found = {}
     for objective in task.objectives.values():
-        captioning = objective.slow if isinstance(objective, FastSlow) else objective
-        if isinstance(captioning, Captioning):
-            found |= told(view, captioning, meaning)
+        if isinstance(objective, Captioning | FastSlow):
+            found |= told(view, objective, meaning)
         elif isinstance(objective, MLM) and not objective.alone:
             found |= masked(view, objective, meaning)
     return found
 
 
-def told(view: View, objective: Captioning, meaning: Tensor) -> Counts:
+def told(view: View, objective: Captioning | FastSlow, meaning: Tensor) -> Counts:
     """Colour and shape words told from the words in front of them."""
     found, batch = {}, view.batch
     asked = meaning[batch.text_ids[:, 1:]] >= 0
     for name, rows in (("picture", None), ("another", others(batch))):
         shown = View(view.model, replace(batch, image_row=rows))
-        logits = objective.told(objective.decoded(shown)[:, :-1][asked], _word_vectors(view))
+        if isinstance(objective, Captioning):
+            head, states = objective.told, objective.decoded(shown)
+        else:
+            head = cast(Any, view.model.similarities["slow"]).told
+            states = view.model.decode(shown.text, shown.prepared, rows)
+        logits = head(states[:, :-1][asked], _word_vectors(view))
         found[f"told with {name}"] = _right(logits, batch.text_ids[:, 1:][asked], meaning)
     return found
 
@@ -158,7 +161,7 @@ def matching(view: View, task: Task) -> Counts:
     if "itm" not in view.model.similarities:
         return {}
     rows = RandomNegatives().rows(view)
-    odds = view.model.match(take(view.text, rows.text), view.prepared, rows.image)
+    odds = view.model.match(view.text.select(rows.text), view.prepared, rows.image)
     asked = rows.weight > 0
     return {"matching": (float((((odds > 0) == (rows.label == 1)) & asked).sum()), float(asked.sum()))}
 
@@ -172,7 +175,7 @@ def tagged(view: View, objective: TagContrast) -> tuple[float, float]:
     for label, (pictures, texts) in enumerate(kinds):
         tags = tags_of(batch, pictures)
         prepared = view.model.prepare_image(view.model.with_tags(view.seen, tags))
-        said = objective.classifier(view.model.summarize(take(view.text, texts), prepared, own)).argmax(1)
+        said = objective.classifier(view.model.summarize(view.text.select(texts), prepared, own)).argmax(1)
         mine, theirs = (some.ids.masked_fill(~some.mask, -1).sort(1).values for some in (tags_of(batch, own), tags))
         asked = (mine != theirs).any(1) if label == 1 else torch.ones_like(own, dtype=torch.bool)
         right, count = right + float(((said == label) & asked).sum()), count + float(asked.sum())
@@ -186,7 +189,7 @@ def outranked(view: View) -> tuple[float, float]:
     assert batch.graph is not None
     place, pick = torch.rand(batch.text_ids.shape), torch.rand(batch.text_ids.shape)
     ids, mask, could = rewritten(batch.text_ids, batch.text_mask, batch.graph, others(batch), place, pick)
-    own, other = (model.match(text, view.prepared) for text in (view.text, take(view.text, others(batch))))
+    own, other = (model.match(text, view.prepared) for text in (view.text, view.text.select(others(batch))))
     changed = model.match(model.encode_text(ids, mask), view.prepared)
     return float((own > other).sum() + ((own > changed) & could).sum()), float(len(batch) + could.sum())
 

@@ -10,11 +10,14 @@ from vlp.fusion.cross import CrossFusion
 from vlp.fusion.one_stream import OneStream
 from vlp.model import VLModel
 from vlp.objectives.alignment import WordPatchAlignment
+from vlp.objectives.fast_slow import FastSlow
 from vlp.objectives.itc import ITC
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
 from vlp.objectives.negatives import HardNegatives, RandomNegatives
+from vlp.pooling.tokens import LastPool
 from vlp.similarity.cosine import CosineSimilarity
+from vlp.similarity.likelihood import CaptionLikelihood
 from vlp.similarity.matching import MatchingHead
 from vlp.teacher import Teacher
 from vlp.text.bert import BertText
@@ -67,6 +70,18 @@ def two_stream(queue_size: int = 20, teacher: bool = True, dropout: float = 0.0)
         },
         "teacher": lazy(Teacher)(queue_size=queue_size, ramp_steps=4, momentum=0.9) if teacher else None,
     }
+
+
+def captioner() -> dict[str, Any]:
+    """Keywords of a tiny task of Miech's: the words are read in their order, and the likelihood of captions ranks."""
+    system = two_stream(teacher=False)
+    model = system["model"].kwargs
+    model["text"].kwargs["causal"] = True
+    cosine = model["similarities"]["itc"]
+    cosine.kwargs["text_pool"] = lazy(LastPool)()
+    model["similarities"] = {"itc": cosine, "slow": lazy(CaptionLikelihood)(width=WIDTH, vocab_size=VOCAB)}
+    system["objectives"] = {"itc": lazy(ITC)(), "pair": lazy(FastSlow)()}
+    return system
 
 
 def one_stream(dropout: float = 0.0) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path: Path) -> None:
     assert_two_ranks_are_one(SYSTEMS, loss_and_gradients, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["albef", "clip", "filip", "uniter", "vilt"])
+@pytest.mark.parametrize("name", ["albef", "clip", "fast_slow", "filip", "uniter", "vilt"])
 def test_a_recipe_trains_the_whole_model_that_it_tunes(name: str) -> None:
     config, pretrained = load_config(f"configs.finetune.{name}"), load_config(f"configs.systems.{name}:tiny")
     assert from_json(to_json(config)) == config

@@ -138,7 +138,8 @@ class RetrievalModel:
         return self.match_all(images, texts)
 
     def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str], batch_size: int = 64) -> Tensor:
-        """(R,) logits that picture and text of each pair belong together. One picture or text serves all."""
+        """(R,) logits that picture and text of each pair belong together, or log-likelihoods of the texts, as `matcher`
+        gives them. One picture or text serves all."""
         pictures, sentences = _images(images), _texts(texts)
         rows = max(len(pictures), len(sentences))
         if {len(pictures), len(sentences)} - {1, rows}:
@@ -189,7 +190,7 @@ class RetrievalModel:
         scores = []
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
-            rows = Stream(text.tokens[part % texts], text.mask[part % texts])
+            rows = text.select(part % texts)
             scores.append(self.model.match(rows, prepared, part // texts, by=str(self.matcher)))
         return torch.cat(scores).view(count, texts)
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlp.similarity.cosine import CosineSimilarity
-from vlp.similarity.kinds import kind_of
-from vlp.similarity.matching import MatchingHead
+from vlp.similarity.kinds import kind_of, reads_words
 from vlp.types import Batch, Fused, Stream, Tags
 
 
@@ -37,6 +36,8 @@ class VLModel(nn.Module):
         self.fusion = fusion
         self.tags = tags
         self.similarities = nn.ModuleDict(similarities)
+        if any(reads_words(part) for part in similarities.values()):
+            self._decoder()  # a model that cannot score is an error here, not after hours
 
     def encode_image(self, batch: Batch) -> Stream:
         """Pictures, regions or cached features of a batch to a stream (B, N, D)."""
@@ -59,7 +60,8 @@ class VLModel(nn.Module):
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:
         """(C, L) ids and mask to a stream (C, L, D)."""
-        return cast(Stream, self.text(text_ids, text_mask))
+        made = cast(Stream, self.text(text_ids, text_mask))
+        return Stream(made.tokens, made.mask, text_ids)
 
     def prepare_image(self, image: Stream) -> Any:
         """The fusion's work on the image alone, done once for every pass that reads it."""
@@ -70,12 +72,23 @@ class VLModel(nn.Module):
         return cast(Fused, self._fusion()(text, prepared, image_index))
 
     def match(self, text: Stream, prepared: Any, image_index: Tensor | None = None, by: str = "itm") -> Tensor:
-        """(R,) log-odds that text and image belong together, by a fused similarity."""
-        return cast(MatchingHead, self.similarities[by]).log_odds(self.summarize(text, prepared, image_index))
+        """(R,) log-odds that text and image belong together, or the text's log-likelihood, by a fused similarity."""
+        similarity: Any = self.similarities[by]
+        if reads_words(similarity):
+            words = cast(Any, self.text).embeddings.word.weight
+            return cast(Tensor, similarity.log_likelihood(self.decode(text, prepared, image_index), text, words))
+        return cast(Tensor, similarity.log_odds(self.summarize(text, prepared, image_index)))
 
     def summarize(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
         """(R, D) the fused [CLS] alone."""
         return cast(Tensor, self._fusion().summarize(text, prepared, image_index))
+
+    def decode(self, text: Stream, prepared: Any, image_index: Tensor | None = None) -> Tensor:
+        """(R, L, D) states of the words, each of which has read the image and the words up to its own.
+
+        Raises ValueError where the text part reads later words, or the fusion has no such way.
+        """
+        return cast(Tensor, self._decoder().decode(text, prepared, image_index))
 
     @property
     def contrast(self) -> CosineSimilarity:
@@ -88,3 +101,14 @@ class VLModel(nn.Module):
         if self.fusion is None:
             raise ValueError("this model is a dual encoder: it has no fusion")
         return self.fusion
+
+    def _decoder(self) -> Any:
+        fusion, text = self._fusion(), self.text
+        if not hasattr(fusion, "decode"):
+            raise ValueError(f"{type(fusion).__name__} tells no word from those before it; take CrossFusion, OneStream")
+        if getattr(text, "layers", True) and not getattr(text, "causal", False):
+            raise ValueError(
+                "the text part reads later words, so none can be told from those before it; set "
+                "model.text.causal=true (or give a captioning objective a decoder of its own)"
+            )
+        return fusion

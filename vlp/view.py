@@ -96,7 +96,7 @@ class View:
     def text(self) -> Stream:
         """The text stream of the unmasked captions, (B, L, D): made, or as a frozen encoder once made it."""
         if self.batch.text_features is not None:
-            return Stream(self.batch.text_features, self.batch.text_mask)
+            return Stream(self.batch.text_features, self.batch.text_mask, self.batch.text_ids)
         return self.model.encode_text(self.batch.text_ids, self.batch.text_mask)
 
     @shared
@@ -152,7 +152,7 @@ class View:
         """
         if negatives not in self._matched:
             rows = negatives.rows(self)
-            texts = Stream(self.text.tokens.index_select(0, rows.text), self.text.mask.index_select(0, rows.text))
+            texts = self.text.select(rows.text)
             pictures = rows.image if self.batch.image_row is None else self.batch.image_row[rows.image]
             self._matched[negatives] = (rows, texts, *self._fuse(texts, pictures))
         return self._matched[negatives]

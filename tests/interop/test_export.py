@@ -12,7 +12,7 @@ from PIL import Image
 
 import vlp
 from tests import parts
-from tests.interop.conftest import save
+from tests.interop.conftest import save, write_checkpoint
 from tests.small_run import small_config
 from vlp import cli
 from vlp.config import Lazy, build, lazy
@@ -26,6 +26,8 @@ from vlp.interop.folder import export
 from vlp.loading import ExportError, RetrievalModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import embed
+from vlp.retrieval.find import find
+from vlp.retrieval.pictures import open_pictures
 from vlp.retrieval.rerank import score_pairs
 from vlp.similarity.late import LateInteraction
 from vlp.training import load_model
@@ -70,6 +72,30 @@ def test_the_loaded_model_scores_as_evaluation_does(two_stream: Path, data: Path
     every = torch.ones(dataset.num_images, dataset.num_texts, dtype=torch.bool)
     fused = score_pairs(model, "itm", gallery.tokens["itm"], every, EvaluationConfig(), progress=False)
     torch.testing.assert_close(loaded.match_all(images, dataset.captions), fused, rtol=0, atol=1e-5)
+
+
+def test_a_captioner_is_evaluated_exported_and_searched_with_the_head_that_ranks(data: Path, tmp_path: Path) -> None:
+    run, written = write_checkpoint(data, tmp_path / "run", parts.captioner()), tmp_path / "found.json"
+    assert cli.main(["evaluate", str(run), "--data", str(data), "--k", "5", "--json", str(written)]) == 0
+    record = json.loads(written.read_text())
+    assert (record["first_by"], record["second_by"], record["k"]) == ("itc", "slow", 5)
+    assert {"first", "reranked"} <= record.keys()
+    export(run, tmp_path / "out")
+    loaded = vlp.load(tmp_path / "out", device="cpu")
+    model, config, tokenizer = load_model(run)
+    dataset = EvaluationSet(config.data, data, tokenizer)
+    tokens = embed(model, dataset, 64, progress=False, names=["slow"]).tokens["slow"]
+    every = torch.ones(dataset.num_images, dataset.num_texts, dtype=torch.bool)
+    slow = score_pairs(model, "slow", tokens, every, EvaluationConfig(), progress=False)
+    (tmp_path / "photos").mkdir()
+    images = pictures_of(data, tmp_path / "photos")
+    torch.testing.assert_close(loaded.match_all(images, dataset.captions), slow, rtol=0, atol=1e-4)
+    torch.testing.assert_close(loaded.match(images, dataset.captions[:10]), slow[:, :10].diagonal(), rtol=0, atol=1e-4)
+    (hits,) = find(loaded, open_pictures(tmp_path / "photos"), dataset.captions[:1], top=9, rerank=4).hits
+    matches = [hit.match for hit in hits[:4]]
+    assert matches == sorted(matches, key=lambda match: -(match or 0))
+    assert matches == pytest.approx([float(slow[int(Path(hit.name).stem), 0]) for hit in hits[:4]], abs=1e-4)
+    assert all(hit.match is None for hit in hits[4:])
 
 
 def test_pairs_and_blocks_do_not_change_a_score(two_stream: Path, data: Path, tmp_path: Path) -> None:

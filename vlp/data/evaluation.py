@@ -73,6 +73,10 @@ class EvaluationSet:
         """All captions, batch by batch."""
         return (self.text_batch(block, batch_size) for block in range(-(-self.num_texts // batch_size)))
 
+    def pieces(self, number: int) -> list[int]:
+        """The ids of a caption, as its batch holds them."""
+        return self._tokens[number][0]
+
     def picture(self, image: int) -> torch.Tensor:
         """The picture as it lies in the shard, (3, height, width) uint8."""
         return self.dataset.picture(*self.dataset.shards.locate(image))

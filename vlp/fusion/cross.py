@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -88,10 +87,9 @@ class CrossFusion(nn.Module):
     def decode(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None = None) -> Tensor:
         """(R, L, D) where no word reads a later one: what a captioning loss predicts the next word from."""
         rows, tokens, context = self._enter(text, prepared, image_index)
-        if len(prepared) == 1 and rows.num_rows > 1:
-            context = prepared.select(torch.zeros(rows.num_rows, dtype=torch.long, device=tokens.device))
+        reading = rows.causal()
         for i, layer in enumerate(self.layers):
-            tokens = self._run(layer, tokens, rows.causal(), context.layers[i], context.mask)
+            tokens = self._run(layer, tokens, reading, context.layers[i], context.mask)
         return rows.restore(tokens, text.mask.shape[1])
 
     def read(self, text: Stream, prepared: PreparedKeysValues, image_index: Tensor | None, positions: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.packing import Packing
-from vlp.objectives.mlm import MLMHead
+from vlp.layers.word_head import WordHead
 from vlp.types import Loss, Stream
 from vlp.view import View
 
@@ -14,6 +14,13 @@ from vlp.view import View
 def next_word_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Mean over (M, V) rows of cross entropy to the next word, `smoothing` of it spread evenly over the vocabulary."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum") / max(len(labels), 1)
+
+
+def caption_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Loss:
+    """(M, V) logits of the words `labels` (M,): their loss, and the share told right."""
+    value = next_word_loss(logits, labels, smoothing)
+    right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+    return Loss(value, {"caption": value.detach(), "caption_accuracy": right})
 
 
 class Captioning(nn.Module):
@@ -33,26 +40,17 @@ class Captioning(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.told = MLMHead(width=width, vocab_size=vocab_size)
+        self.told = WordHead(width=width, vocab_size=vocab_size)
         self.decoder = decoder
         self.smoothing = smoothing
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
         """Loss over every word but the first token, and the share of words told right."""
-        return self.loss(view, self.logits(view))
-
-    def logits(self, view: View) -> Tensor:
-        """(M, V) of every word but the first tokens, in row order."""
+        present = view.batch.text_mask[:, 1:]
         words = cast(Any, view.model.text).embeddings.word.weight
-        return cast(Tensor, self.told(self.decoded(view)[:, :-1][view.batch.text_mask[:, 1:]], words))
-
-    def loss(self, view: View, logits: Tensor) -> Loss:
-        """What `forward` gives, of the view's `logits`."""
-        labels = view.batch.text_ids[:, 1:][view.batch.text_mask[:, 1:]]
-        value = next_word_loss(logits, labels, self.smoothing)
-        right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
-        return Loss(value, {"caption": value.detach(), "caption_accuracy": right})
+        logits = self.told(self.decoded(view)[:, :-1][present], words)
+        return caption_loss(logits, view.batch.text_ids[:, 1:][present], self.smoothing)
 
     def decoded(self, view: View) -> Tensor:
         """(B, L, D) states, each of which has seen the picture and the words up to its own."""
@@ -63,7 +61,4 @@ class Captioning(nn.Module):
             decoder: Any = self.decoder
             prepared = decoder.prepare(view.image)
             return cast(Tensor, decoder.decode(Stream(embedded, view.batch.text_mask), prepared, view.batch.image_row))
-        if len(text.layers) and not getattr(text, "causal", False):
-            raise ValueError("the text part reads later words; set model.text.causal=true, or give a decoder")
-        fusion: Any = view.model.fusion
-        return cast(Tensor, fusion.decode(view.text, view.prepared, view.batch.image_row))
+        return view.model.decode(view.text, view.prepared, view.batch.image_row)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlp.layers.chunks import sum_over_rows
 from vlp.layers.gather import gather
 from vlp.objectives.itc import contrast_loss, contrast_targets
-from vlp.types import Loss, Stream
+from vlp.types import Loss
 from vlp.view import Contrast, View
 
 
@@ -71,7 +71,7 @@ class LocalGlobalContrast(nn.Module):
     def forward(self, view: View) -> Loss:
         """Mean of both sides."""
         similarity, ids, row = view.model.contrast, view.batch.image_id, view.batch.image_row
-        image = view.image if row is None else Stream(view.image.tokens[row], view.image.mask[row])
+        image = view.image if row is None else view.image.select(row)
         positive = ids[:, None] == gather(ids)
         start = torch.distributed.get_rank() * len(ids) if torch.distributed.is_initialized() else 0
         own = start + torch.arange(len(ids), device=ids.device)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from vlp.layers.draws import some
-from vlp.objectives.mlm import MLMHead, soft_cross_entropy
+from vlp.layers.word_head import WordHead
+from vlp.objectives.mlm import soft_cross_entropy
 from vlp.types import Loss, Tags
 from vlp.view import View
 
@@ -22,7 +23,7 @@ class MaskedTags(nn.Module):
         self, *, width: int, vocab_size: int = 30522, mask_id: int = 103, probability: float = 0.15, weight: float = 1.0
     ) -> None:
         super().__init__()
-        self.told = MLMHead(width=width, vocab_size=vocab_size)
+        self.told = WordHead(width=width, vocab_size=vocab_size)
         self.mask_id = mask_id
         self.probability = probability
         self.weight = weight

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers import draws
-from vlp.layers.blocks import init_transformer
 from vlp.layers.gather import rank_weight
+from vlp.layers.word_head import WordHead
 from vlp.types import Batch, Loss, Stream
 from vlp.view import View
 
@@ -65,21 +65,6 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, teacher: Tensor | None, a
     return losses.sum() / max(len(losses), 1)
 
 
-class MLMHead(nn.Module):
-    """BERT's prediction head: dense, GELU, norm, the word embeddings as decoder, a bias. (M, D) -> (M, V)."""
-
-    def __init__(self, *, width: int, vocab_size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        init_transformer(self, width)
-
-    def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
-        """`words`: (V, D) word embeddings, shared with the text encoder."""
-        return F.linear(self.norm(F.gelu(self.dense(tokens))), words, self.bias)
-
-
 class MLM(nn.Module):
     """Needs a fusion. Logits are computed at masked positions only. With a teacher its head's distribution is mixed in.
     `masking` masks words beside those that are drawn one by one. `alone` shows no picture (UNIMO's text branch), under
@@ -105,7 +90,7 @@ class MLM(nn.Module):
         super().__init__()
         self.masking = masking
         self.alone = alone
-        self.head = MLMHead(width=width, vocab_size=vocab_size)
+        self.head = WordHead(width=width, vocab_size=vocab_size)
         self.vocab_size = vocab_size
         self.probability = probability
         self.whole_words = whole_words

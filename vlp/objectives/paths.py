@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.gather import gather
-from vlp.objectives.scored import take
 from vlp.similarity.routed import RoutedInteraction
 from vlp.similarity.token_pairs import TokenSimilarity
 from vlp.types import Loss
@@ -36,7 +35,7 @@ class PathRegulariser(nn.Module):
         match = cast(TokenSimilarity, view.model.similarities[self.similarity])
         scorer, row = cast(RoutedInteraction, match.scorer), view.batch.image_row
         image, text = match.image_tokens(view.image), match.text_tokens(view.text)
-        image = image if row is None else take(image, row)
+        image = image if row is None else image.select(row)
         own, other = (image, text) if scorer.direction == "image" else (text, image)
         paths = scorer.routed(own, other)[1]
         with torch.no_grad():

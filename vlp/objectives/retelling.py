@@ -36,7 +36,7 @@ class Retelling(nn.Module):
         regions = cast(Stream, cast(Chain, match.image).before_last(view.image))
         row, ids, mask = view.batch.image_row, view.batch.text_ids, view.batch.text_mask
         if row is not None:
-            regions = Stream(regions.tokens.index_select(0, row), regions.mask.index_select(0, row))
+            regions = regions.select(row)
         told = mask[:, 1:]
         logits = self.logits(regions, ids[:, :-1])[told]
         losses = F.cross_entropy(logits.float(), ids[:, 1:][told], reduction="none")

@@ -76,7 +76,7 @@ def sides(view: View, which: Any) -> Sides:
         image_ids = ids.new_empty(len(image.mask)).index_copy(0, row, ids)
         own = torch.arange(count, device=ids.device)
         return Sides(similarity, image, text, image, text, row, row, own, ids, image_ids, ids)
-    image, local = take(image, row), torch.arange(count, device=ids.device)
+    image, local = image.select(row), torch.arange(count, device=ids.device)
     own, everyone = torch.distributed.get_rank() * count + local, gather(ids)
     images, texts = _gathered(image), _gathered(text)
     return Sides(similarity, image, text, images, texts, local, own, own, ids, everyone, everyone)
@@ -92,19 +92,14 @@ def two_passes(pairs: Sides) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         low = float("-inf")
         text = pairs.to_text.masked_fill(~pairs.other_texts, low).argmax(1)
         image = pairs.to_image.masked_fill(~pairs.other_images, low).argmax(1)
-    own_image, own_text, similarity = take(pairs.image, pairs.row), pairs.text, pairs.similarity
+    own_image, own_text, similarity = pairs.image.select(pairs.row), pairs.text, pairs.similarity
     own = aligned(similarity, own_image, own_text)
-    with_text = aligned(similarity, own_image, take(pairs.texts, text))
-    with_image = aligned(similarity, take(pairs.images, image), own_text)
+    with_text = aligned(similarity, own_image, pairs.texts.select(text))
+    with_image = aligned(similarity, pairs.images.select(image), own_text)
     return own, [
         (with_text, pairs.other_texts.any(1).to(own.dtype)),
         (with_image, pairs.other_images.any(1).to(own.dtype)),
     ]
-
-
-def take(stream: Stream, rows: Tensor) -> Stream:
-    """Rows of a stream."""
-    return Stream(stream.tokens.index_select(0, rows), stream.mask.index_select(0, rows))
 
 
 def _gathered(stream: Stream) -> Stream:

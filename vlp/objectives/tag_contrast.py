@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vlp.layers import draws
 from vlp.objectives import negatives
-from vlp.types import Batch, Loss, Stream, Tags
+from vlp.types import Batch, Loss, Tags
 from vlp.view import View
 
 
@@ -45,11 +45,10 @@ class TagContrast(nn.Module):
         own = torch.arange(len(ids), device=ids.device)
         text = torch.where(label == 2, other, own)
         pictures = own if batch.image_row is None else batch.image_row
-        seen = view.seen if batch.image_row is None else _rows(view.seen, pictures)
+        seen = view.seen if batch.image_row is None else view.seen.select(pictures)
         image = view.model.with_tags(seen, tags_of(batch, pictures[torch.where(label == 1, other, own)]))
-        logits = self.classifier(
-            view.model.summarize(_rows(view.text, text), view.model.prepare_image(image), own)
-        ).float()
+        summary = view.model.summarize(view.text.select(text), view.model.prepare_image(image), own)
+        logits = self.classifier(summary).float()
         value = F.cross_entropy(logits, label)
         right = (logits.argmax(1) == label).float().mean()
         return Loss(value, {"tags": value.detach(), "tags_accuracy": right})
@@ -60,7 +59,3 @@ def tags_of(batch: Batch, pictures: Tensor) -> Tags:
     if batch.tags is None:
         raise ValueError("the tag contrast needs tags; set data.use_tags=true and give shards that hold them")
     return Tags(batch.tags.ids[pictures], batch.tags.mask[pictures])
-
-
-def _rows(stream: Stream, index: Tensor) -> Stream:
-    return Stream(stream.tokens.index_select(0, index), stream.mask.index_select(0, index))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vlp.data.evaluation import EvaluationSet
 from vlp.model import VLModel
 from vlp.retrieval.shares import Shares
-from vlp.similarity.kinds import image_side, kind_of, text_side
+from vlp.similarity.kinds import image_side, kind_of, reads_words, text_side
 from vlp.types import Stream
 
 
@@ -37,6 +37,7 @@ class Tokens:
     images: dict[int, Stream]  # (block, N, D) each
     block: int  # pictures a block
     texts: list[Tensor]  # (L_c, D) each: only the tokens present
+    ids: list[Tensor] | None = None  # (L_c,) each: which words they are, for a similarity that reads them
 
     def image(self, number: int) -> Stream:
         """One picture's stream, (1, N, D)."""
@@ -49,7 +50,8 @@ class Tokens:
         tokens = [self.texts[i] for i in numbers]
         lengths = torch.tensor([len(t) for t in tokens], device=tokens[0].device)
         padded = pad_sequence(tokens, batch_first=True)
-        return Stream(padded, torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None])
+        ids = None if self.ids is None else pad_sequence([self.ids[i] for i in numbers], batch_first=True)
+        return Stream(padded, torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None], ids)
 
 
 @dataclass
@@ -109,8 +111,13 @@ def embed(
             gallery.vectors[name] = Vectors(rows[0], rows[1][order.argsort().to(rows[1].device)], float(part.scale()))
         else:
             own = {block: cast(Stream, kinds[name]) for block, kinds in made_images.items()}
-            gallery.tokens[name] = Tokens(own, batch_size, _ragged(shares, texts, made_texts, name, dataset, device))
+            tokens = _ragged(shares, texts, made_texts, name, dataset, device)
+            gallery.tokens[name] = Tokens(own, batch_size, tokens, _ids(dataset, device) if reads_words(part) else None)
     return gallery
+
+
+def _ids(dataset: EvaluationSet, device: torch.device | str) -> list[Tensor]:
+    return [torch.tensor(dataset.pieces(number), device=device) for number in range(dataset.num_texts)]
 
 
 def _splits(similarity: nn.Module) -> bool:

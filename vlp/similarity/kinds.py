@@ -7,7 +7,9 @@
   side, once for every picture and caption; `token_scores(image, text) -> (B, C)` does the rest, with
   `scores(image, text) = token_scores(image_tokens(image), text_tokens(text))`. `pair_numbers(N, L) -> int` says how
   many numbers one pair of N image and L text tokens holds at the peak; without it `NUMBERS` x N x L are counted on.
-- "fused": `log_odds((R, D)) -> (R,)` of a fused pair's summary, on top of the model's fusion.
+- "fused", on top of the model's fusion: `log_odds((R, D)) -> (R,)` of a fused pair's summary, or
+  `log_likelihood(states (R, L, D), text: Stream, words (V, D)) -> (R,)` of a caption's words, each told from those
+  before it.
 """
 
 from typing import Any, Literal
@@ -22,7 +24,7 @@ NUMBERS = 4  # products, two masked copies and a softmax, each N x L
 
 def kind_of(similarity: nn.Module) -> Kind:
     """Which kind a similarity is. Raises ValueError for a part that has none of the methods."""
-    if hasattr(similarity, "log_odds"):
+    if hasattr(similarity, "log_odds") or reads_words(similarity):
         return "fused"
     if hasattr(similarity, "embed_image") and hasattr(similarity, "embed_text"):
         return "vectors"
@@ -30,8 +32,13 @@ def kind_of(similarity: nn.Module) -> Kind:
         return "pairwise"
     raise ValueError(
         f"{type(similarity).__name__} is no similarity: it has neither embed_image and embed_text, nor scores, "
-        "nor log_odds"
+        "nor log_odds or log_likelihood"
     )
+
+
+def reads_words(similarity: nn.Module) -> bool:
+    """Whether a fused similarity scores the words of a caption, so that it is to be given their ids (`Stream.ids`)."""
+    return hasattr(similarity, "log_likelihood")
 
 
 def image_side(similarity: Any, image: Stream) -> Stream:
