@@ -47,9 +47,18 @@ def counts(keys: Tensor, positive: Tensor) -> Counts:
     return Counts((keys > best).sum(1), tied.sum(1), (tied & positive).sum(1))
 
 
-def many_positive_metrics(keys: Tensor, positive: Tensor) -> dict[str, float]:
-    """R@1, R@5, R@10 (a positive is found), R-precision and mAP@R, in per cent."""
+def figures(keys: Tensor, positive: Tensor) -> Tensor:
+    """(Q, G) keys and positives -> (Q, 5) of each query: hits among the first 1, 5, 10, R-precision and mAP@R."""
     standing = counts(keys, positive)
-    out = {f"R@{k}": 100 * float(standing.hit(k).mean()) for k in RECALLS}
-    precision, mean_precision = precisions(keys, positive)
-    return out | {"R-precision": 100 * float(precision.mean()), "mAP@R": 100 * float(mean_precision.mean())}
+    return torch.stack([*(standing.hit(k) for k in RECALLS), *precisions(keys, positive)], 1)
+
+
+def means(of_queries: Tensor) -> dict[str, float]:
+    """(Q, 5) of `figures` -> R@1, R@5, R@10 (a positive is found), R-precision and mAP@R, in per cent."""
+    names = [*(f"R@{k}" for k in RECALLS), "R-precision", "mAP@R"]
+    return dict(zip(names, (100 * of_queries.mean(0)).tolist(), strict=True))
+
+
+def many_positive_metrics(keys: Tensor, positive: Tensor) -> dict[str, float]:
+    """`means` over all queries of (Q, G) keys and positives."""
+    return means(figures(keys, positive))
