@@ -3,9 +3,10 @@
     python -m benchmarks.pairwise --json benchmarks/results/pairwise.json
 
 The loop is how such scorers are mostly written: for one caption after another its words are repeated for all pictures
-and the context of each word is built. Both are shown to give equal scores (1e-6) and then timed in turn; the median
-ratio is the figure. A second table sets the ranking loss in two passes against gradients for every pair: seconds of a
-step, and the memory that one holds, counted on the saved tensors of the graph.
+and the context of each word is built. Tiles make all cosines in one product and take the captions of one length
+together. Both are shown to give equal scores (1e-6) and then timed in turn; the median ratio is the figure. A second
+table sets the ranking loss in two passes against gradients for every pair: seconds of a step, and the memory that one
+holds, counted on the saved tensors of the graph.
 """
 
 import argparse
