@@ -6,6 +6,8 @@ is reported: in a group of n tied items with p positives a place holds one with 
 in the group (p - 1) / (n - 1) are expected to be positive (McSherry and Najork 2008, section 3.4).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,21 @@ def _precisions(keys: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     inside = place < wanted
     mean = torch.where(inside, chance * (1 + hits_above + before) / (place + 1), 0.0).sum(1) / wanted[:, 0]
     return torch.where(inside, chance, 0.0).sum(1) / wanted[:, 0], mean
+
+
+def r_precisions(keys: Tensor, positives: Sequence[Tensor]) -> Tensor:
+    """(Q, G) keys and several kinds of positives, each at least one a query -> (kinds, Q) R-precisions, float64, at the
+    memory of the keys whatever R is. The tied items of the R-th place share the places left for them."""
+    ordered = keys.sort(1, descending=True).values
+    found = []
+    for positive in positives:
+        wanted = positive.sum(1, keepdim=True)
+        last = ordered.gather(1, wanted - 1)
+        above, tied = keys > last, keys == last
+        chance = (tied & positive).sum(1).double() / tied.sum(1)
+        hits = (above & positive).sum(1) + (wanted[:, 0] - above.sum(1)) * chance
+        found.append(hits / wanted[:, 0])
+    return torch.stack(found)
 
 
 def counts(keys: Tensor, positive: Tensor) -> Counts:

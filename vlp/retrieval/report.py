@@ -35,6 +35,8 @@ class Report:
     judged: dict[str, dict[str, Metrics]] = field(default_factory=dict)  # by set of judgments and stage
     within: dict[str, Metrics] = field(default_factory=dict)  # captions among captions, pictures among pictures
     correlations: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # with ratings, x 100, by task
+    labelled: int | None = None  # pictures with labels of classes
+    plausible: dict[str, Metrics] = field(default_factory=dict)  # among these, by stage
     encode_seconds: float = 0.0
     score_seconds: float = 0.0
 
@@ -89,7 +91,7 @@ class Report:
         if self.pairs:
             rate, by = self.pairs / max(self.score_seconds, 1e-9), self.second_by or "itm"
             lines.append(f"encoded in {self.encode_seconds:.1f} s, {self.pairs} pairs by {by} at {rate:.0f} pairs/s")
-        return lines
+        return lines + self._plausible()
 
     def _judged(self) -> list[str]:
         lines = []
@@ -103,6 +105,15 @@ class Report:
             told = [f"{task} {_correlation(found)}" for task, found in tasks.items()]
             lines += [f"{name}, Spearman x 100 of scores with ratings: {'; '.join(told)}"] if told else []
         return lines
+
+    def _plausible(self) -> list[str]:
+        """Last, with its caveat."""
+        lines = []
+        for key, title, _ in self.stages():
+            if key in self.plausible:
+                told = [f"{SHORT[side]} {self.plausible[key][side]['PMRP']:.1f}" for side in SIDES]
+                lines.append(f"PMRP of {self.labelled} labelled pictures, {title}: {', '.join(told)}")
+        return [*lines, "PMRP goes by labels of classes: of its matches people confirm 65 / 57 % only"] if lines else []
 
 
 def _row(name: str, metrics: Metrics) -> list[str]:
