@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--fold", type=int, help="also figures over folds of so many pictures (COCO 1K: 1000)")
     parser.add_argument(
-        "--judgments", help="folder with further positives: NAME_image_to_caption.json, NAME_caption_to_image.json"
+        "--judgments",
+        help="folder of ECCV Caption's lists (NAME_image_to_caption.json, ...) or CxC's sits_SPLIT.csv, ...",
     )
-    parser.add_argument("--resamples", type=int, help="samples of the pictures for the intervals; 0 = none")
+    parser.add_argument("--labels", help="COCO's instances_SPLIT.json, for plausible matches (PMRP)")
+    parser.add_argument("--resamples", type=int, help="samples for intervals and correlations; 0 = none")
     parser.add_argument("--batch-size", type=int, help="pictures or captions encoded at once")
     parser.add_argument(
         "--precision", choices=("no", "bf16"), default="no", help="bf16: encode and fuse under autocast"
@@ -86,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
 def settings_of(args: argparse.Namespace, settings: "EvaluationConfig") -> "EvaluationConfig":
     """The checkpoint's settings with what the command line changes; a limit for training's evaluations is not kept."""
     given = {name: getattr(args, name) for name in ("first", "rerank", "k", "mix", "limit", "bank", "batch_size")}
-    given |= {name: getattr(args, name) for name in ("fold", "judgments", "resamples")}
+    given |= {name: getattr(args, name) for name in ("fold", "judgments", "labels", "resamples")}
     given |= {"wanted_ceiling": args.ceiling, "full": args.full or (settings.full and args.first_stage is None)}
     return replace(settings, **{"limit": None} | {name: value for name, value in given.items() if value is not None})
 

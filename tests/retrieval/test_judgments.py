@@ -71,8 +71,6 @@ def test_the_sets_own_captions_as_judgments_are_ordinary_recalls(dataset: Evalua
 
 def test_files_that_cannot_be_used_say_why(dataset: EvaluationSet, tmp_path: Path) -> None:
     image, caption = dataset.image_ids[0], dataset.caption_ids[0]
-    with pytest.raises(DataError, match="holds no NAME_image_to_caption.json"):
-        read_judgments(tmp_path, dataset)
     cases = [
         ({image: [987654]}, {caption: [image]}, r"1 ids that .* \(caption 987654"),
         ({image: [caption]}, {caption: [image], 987654: [image]}, "caption 987654"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.streams import present, stream
-from vlp.similarity.stacked_attention import StackedAttention, context, focused
+from vlp.similarity.stacked_attention import Side, StackedAttention, context, focused, products
 from vlp.similarity.token_pairs import TokenSimilarity
 from vlp.types import Stream
 
@@ -73,12 +73,12 @@ def test_scores_are_the_papers(pooling: str, focus: str) -> None:
 def test_the_closed_form_of_the_focus_is_the_sum_over_pairs(count: int, seed: int, focus: str) -> None:
     g = torch.Generator().manual_seed(seed)
     shares = (3 * torch.randn(1, 1, 4, count, generator=g, dtype=torch.float64)).softmax(3)
-    found = focused(shares, torch.ones(1, count, dtype=torch.bool), focus)[0, 0]
+    found = focused(shares, torch.tensor(count), focus)[0, 0]
     torch.testing.assert_close(found, slow_focus(shares[0, 0], focus))
 
 
 def test_equal_shares_all_stay() -> None:
-    shares, here = torch.full((1, 1, 1, 4), 0.25), torch.ones(1, 4, dtype=torch.bool)
+    shares, here = torch.full((1, 1, 1, 4), 0.25), torch.tensor(4)
     for focus in ("equal", "prob"):
         torch.testing.assert_close(focused(shares, here, focus).sum(3), torch.ones(1, 1, 1))
 
@@ -110,6 +110,40 @@ def test_tiles_give_the_scores_and_gradients_of_the_whole() -> None:
     for tiled in found[:-1]:
         for one, two in zip(tiled, found[-1], strict=True):
             torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("focus", ["none", "equal", "prob"])
+def test_captions_by_length_give_the_scores_and_gradients_of_the_padded_block(whole: bool, focus: str) -> None:
+    """Lengths in any order, some equal, and absent words in the middle."""
+    found = []
+    for by_length in (False, True):
+        image, text = stream(4, 6, 8, seed=11, unit=True), stream(7, 5, 8, seed=12, unit=True)
+        image.mask[:, :2], text.mask[:, :2] = True, True
+        image.mask |= whole
+        text.mask[0, 1] = text.mask[3, 0] = False
+        image.tokens.requires_grad_()
+        text.tokens.requires_grad_()
+        some = StackedAttention(direction="both", image_sharpness=4.0, focus=focus)
+        if by_length:
+            scores = some(image, text)
+        else:
+            scores = some._scores(products(text.tokens, image.tokens), Side(text), Side(image))
+        (scores * torch.arange(28).view(4, 7)).sum().backward()
+        found.append((scores.detach(), image.tokens.grad, text.tokens.grad))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("direction", ["text", "image"])
+def test_gradients_are_those_of_finite_differences(direction: str) -> None:
+    image, text = stream(2, 3, 4, seed=13, unit=True), stream(3, 4, 4, seed=14, unit=True)
+    some = StackedAttention(direction=direction)
+
+    def scores(image_tokens: torch.Tensor, text_tokens: torch.Tensor) -> torch.Tensor:
+        return some(Stream(image_tokens, image.mask), Stream(text_tokens, text.mask))
+
+    assert torch.autograd.gradcheck(scores, (image.tokens.requires_grad_(), text.tokens.requires_grad_()))
 
 
 def test_aligned_pairs_are_the_diagonal() -> None:

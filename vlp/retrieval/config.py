@@ -18,8 +18,9 @@ class EvaluationConfig:
     bank_limit: int = 1000  # pictures of the bank, with their captions
     full: bool = False  # score every pair with the second similarity
     fold: int | None = None  # also figures over folds of so many pictures, and their spread (COCO 1K: 1000)
-    judgments: str = ""  # folder of further positives, ECCV Caption's layout (`retrieval/judgments.py`); "" = none
-    resamples: int = 1000  # samples of the pictures from which intervals are read off; 0 = none
+    judgments: str = ""  # folder of ECCV Caption's lists or CxC's ratings (`retrieval/judged.py`); "" = none
+    labels: str = ""  # file of class labels, COCO's instances layout (`retrieval/plausible.py`); "" = none
+    resamples: int = 1000  # samples from which intervals, and spreads of correlations, are read off; 0 = none
     limit: int | None = None  # only the first pictures of the set
     batch_size: int = 64  # pictures or captions encoded at once
     rows: int = 512  # fused rows scored at once

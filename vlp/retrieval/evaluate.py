@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from vlp.retrieval.bank import normalised
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.embed import Gallery, Vectors, embed
 from vlp.retrieval.folds import fold_pairs
-from vlp.retrieval.judgments import read_judgments
+from vlp.retrieval.judged import read_judged, report_judged
 from vlp.retrieval.ranking import Ranking, Staged
 from vlp.retrieval.report import Report
 from vlp.retrieval.rerank import score_pairs
@@ -21,6 +20,7 @@ from vlp.retrieval.shares import Shares
 from vlp.retrieval.shortlist import ceilings, smallest_k
 from vlp.retrieval.stages import first_of, stages_of
 from vlp.retrieval.summary import summarise
+from vlp.similarity.kinds import comparable
 
 
 @dataclass
@@ -40,6 +40,13 @@ class _Ranker:
         if pairs is None:
             pairs = torch.ones(self.gallery.num_images, self.gallery.num_texts, dtype=torch.bool)
         return score_pairs(self.model, name, self.gallery.tokens[name], pairs, self.config, self.progress, self.shares)
+
+    def sides(self, name: str | None) -> Vectors | None:
+        """Rows of length 1 whose products compare pictures with pictures and captions with captions."""
+        if name is None or name not in self.gallery.vectors:
+            return None
+        part, vectors = self.model.similarities[name], self.gallery.vectors[name]
+        return Vectors(comparable(part, vectors.image).cpu(), comparable(part, vectors.text).cpu(), 1.0)
 
     def scale(self, name: str) -> float:
         """What makes a score of `scores` a logit."""
@@ -87,7 +94,7 @@ def _evaluate(
     started, size = time.perf_counter(), config.batch_size
     # What can be wrong with the request is found before hours of encoding.
     stages = stages_of(model, config, shortlisted=first_stage is not None)
-    judgments = read_judgments(Path(config.judgments), dataset) if config.judgments else []
+    judged = read_judged(config, dataset)
     gallery = embed(model, dataset, size, device, progress, stages.names(), shares)
     own = ranker = _Ranker(model, gallery, config, shares, progress)
     name = stages.first
@@ -112,7 +119,9 @@ def _evaluate(
     if stages.second is not None:
         rankings |= _second_stage(report, own, stages.second, first, logits, dataset.text_image)
     report.encode_seconds, report.score_seconds = encoded - started, time.perf_counter() - encoded
-    summarise(report, rankings, dataset.text_image, config, judgments)
+    summarise(report, rankings, dataset.text_image, config)
+    sides = ranker.sides(name) if judged.ratings else None
+    report_judged(report, rankings, dataset.text_image, judged, sides, config.resamples)
     return report
 
 

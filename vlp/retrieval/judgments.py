@@ -2,12 +2,10 @@
 
 A set of judgments is two JSON files in a folder, `NAME_image_to_caption.json` and `NAME_caption_to_image.json`, each an
 object of query ids to lists of the ids that fit (github.com/naver-ai/eccv-caption, `eccv_caption/data`, holds `eccv`,
-`cxc` and `original`). Caption ids are COCO's annotation ids, which the Karpathy JSON calls `sentid`; picture ids are
-COCO's, which stand at the end of a picture's file name. Where all of them are `image_id`s of the set, those are meant.
+`cxc` and `original`). `published_ids.py` says what the ids mean.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from vlp.data.errors import DataError
 from vlp.data.evaluation import EvaluationSet
 from vlp.retrieval.precision import many_positive_metrics
+from vlp.retrieval.published_ids import Numbers, caption_numbers, check_known, picture_numbers
 from vlp.retrieval.ranking import Ranking
 from vlp.retrieval.ranks import SIDES, Metrics
 
@@ -44,17 +43,14 @@ class Judgments:
 def read_judgments(folder: Path, dataset: EvaluationSet) -> list[Judgments]:
     """Every set of judgments in a folder. Raises DataError naming the file and what is wrong with it."""
     names = sorted(path.name.removesuffix(f"_{FILES[0]}.json") for path in folder.glob(f"*_{FILES[0]}.json"))
-    if not names:
-        raise DataError(f"{folder} holds no NAME_{FILES[0]}.json; give the folder of ECCV Caption's data")
     return [_read(folder, name, dataset) for name in names]
 
 
 def _read(folder: Path, name: str, dataset: EvaluationSet) -> Judgments:
     first, second = (folder / f"{name}_{file}.json" for file in FILES)
     captions_of, pictures_of = _lists(first), _lists(second)
-    texts = {caption: number for number, caption in enumerate(dataset.caption_ids)}
-    judged = {*captions_of, *(picture for row in pictures_of.values() for picture in row)}
-    images = _pictures(judged, dataset)
+    texts = caption_numbers(dataset)
+    images = picture_numbers(dataset, {*captions_of, *(picture for row in pictures_of.values() for picture in row)})
     return Judgments(
         name,
         _numbered(captions_of, images, texts, first, "picture", "caption", dataset),
@@ -77,30 +73,11 @@ def _lists(path: Path) -> Lists:
     return found
 
 
-def _pictures(judged: set[int], dataset: EvaluationSet) -> dict[int, int]:
-    own = {image: number for number, image in enumerate(dataset.image_ids)}
-    if judged <= own.keys():
-        return own
-    ends = (re.search(r"(\d+)\.\w+$", name) for name in dataset.filenames)
-    return {int(end[1]): number for number, end in enumerate(ends) if end is not None}
-
-
 def _numbered(
-    lists: Lists,
-    queries: dict[int, int],
-    items: dict[int, int],
-    path: Path,
-    query: str,
-    item: str,
-    dataset: EvaluationSet,
+    lists: Lists, queries: Numbers, items: Numbers, path: Path, query: str, item: str, dataset: EvaluationSet
 ) -> Lists:
     unknown = [f"{query} {q}" for q in lists if q not in queries]
-    unknown += [f"{item} {i}" for row in lists.values() for i in row if i not in items]
-    if unknown:
-        raise DataError(
-            f"{path} names {len(unknown)} ids that {dataset.folder} does not have ({', '.join(unknown[:3])}, ...); "
-            "judgments of COCO's test split need that whole split, made from the Karpathy JSON, without a limit"
-        )
+    check_known(path, unknown + [f"{item} {i}" for row in lists.values() for i in row if i not in items], dataset)
     return {queries[q]: [items[i] for i in row] for q, row in lists.items()}
 
 

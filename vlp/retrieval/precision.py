@@ -6,6 +6,8 @@ is reported: in a group of n tied items with p positives a place holds one with 
 in the group (p - 1) / (n - 1) are expected to be positive (McSherry and Najork 2008, section 3.4).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,21 @@ def _precisions(keys: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(inside, chance, 0.0).sum(1) / wanted[:, 0], mean
 
 
+def r_precisions(keys: Tensor, positives: Sequence[Tensor]) -> Tensor:
+    """(Q, G) keys and several kinds of positives, each at least one a query -> (kinds, Q) R-precisions, float64, at the
+    memory of the keys whatever R is. The tied items of the R-th place share the places left for them."""
+    ordered = keys.sort(1, descending=True).values
+    found = []
+    for positive in positives:
+        wanted = positive.sum(1, keepdim=True)
+        last = ordered.gather(1, wanted - 1)
+        above, tied = keys > last, keys == last
+        chance = (tied & positive).sum(1).double() / tied.sum(1)
+        hits = (above & positive).sum(1) + (wanted[:, 0] - above.sum(1)) * chance
+        found.append(hits / wanted[:, 0])
+    return torch.stack(found)
+
+
 def counts(keys: Tensor, positive: Tensor) -> Counts:
     """How every query's best positive stands among (Q, G) keys."""
     lowest = torch.iinfo(keys.dtype).min if not keys.dtype.is_floating_point else float("-inf")
@@ -47,9 +64,18 @@ def counts(keys: Tensor, positive: Tensor) -> Counts:
     return Counts((keys > best).sum(1), tied.sum(1), (tied & positive).sum(1))
 
 
-def many_positive_metrics(keys: Tensor, positive: Tensor) -> dict[str, float]:
-    """R@1, R@5, R@10 (a positive is found), R-precision and mAP@R, in per cent."""
+def figures(keys: Tensor, positive: Tensor) -> Tensor:
+    """(Q, G) keys and positives -> (Q, 5) of each query: hits among the first 1, 5, 10, R-precision and mAP@R."""
     standing = counts(keys, positive)
-    out = {f"R@{k}": 100 * float(standing.hit(k).mean()) for k in RECALLS}
-    precision, mean_precision = precisions(keys, positive)
-    return out | {"R-precision": 100 * float(precision.mean()), "mAP@R": 100 * float(mean_precision.mean())}
+    return torch.stack([*(standing.hit(k) for k in RECALLS), *precisions(keys, positive)], 1)
+
+
+def means(of_queries: Tensor) -> dict[str, float]:
+    """(Q, 5) of `figures` -> R@1, R@5, R@10 (a positive is found), R-precision and mAP@R, in per cent."""
+    names = [*(f"R@{k}" for k in RECALLS), "R-precision", "mAP@R"]
+    return dict(zip(names, (100 * of_queries.mean(0)).tolist(), strict=True))
+
+
+def many_positive_metrics(keys: Tensor, positive: Tensor) -> dict[str, float]:
+    """`means` over all queries of (Q, G) keys and positives."""
+    return means(figures(keys, positive))

@@ -1,25 +1,18 @@
 """From the rankings of an evaluation's stages to the figures of its report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from vlp.retrieval.bootstrap import differences, intervals
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.folds import fold_metrics
-from vlp.retrieval.judgments import Judgments
 from vlp.retrieval.ranking import Ranking
 from vlp.retrieval.report import Report
 
 
-def summarise(
-    report: Report,
-    rankings: Mapping[str, Ranking],
-    text_image: Tensor,
-    config: EvaluationConfig,
-    judgments: Sequence[Judgments] = (),
-) -> None:
-    """Fill in metrics, intervals, folds and judged figures of each stage; the keys of `rankings` are the report's."""
+def summarise(report: Report, rankings: Mapping[str, Ranking], text_image: Tensor, config: EvaluationConfig) -> None:
+    """Fill in metrics, intervals and folds of each stage; the keys of `rankings` are the report's."""
     outcomes = {stage: ranking.outcome(text_image) for stage, ranking in rankings.items()}
     for stage, outcome in outcomes.items():
         setattr(report, stage, outcome.metrics())
@@ -32,5 +25,3 @@ def summarise(
     if config.fold is not None:
         report.fold = config.fold
         report.folds = {stage: fold_metrics(ranking, text_image, config.fold) for stage, ranking in rankings.items()}
-    for judged in judgments:
-        report.judged[judged.name] = {stage: judged.metrics(ranking) for stage, ranking in rankings.items()}

@@ -46,6 +46,10 @@ class GaussianSimilarity(nn.Module):
         mean, cost = self._read(self.text(text))
         return torch.cat([mean, torch.ones_like(cost), -cost], 1)
 
+    def common(self, vectors: Tensor) -> Tensor:
+        """(B, E + 2) of either side -> (B, E) the means: the last two numbers are made for the other side."""
+        return vectors[:, :-2]
+
     def _read(self, gaussians: Stream) -> tuple[Tensor, Tensor]:
         tokens = gaussians.tokens.to(torch.promote_types(gaussians.tokens.dtype, torch.float32))
         mean, log_variance = tokens[:, 0], tokens[:, 1]

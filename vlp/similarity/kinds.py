@@ -2,6 +2,7 @@
 
 - "vectors": `embed_image(Stream) -> (B, E)`, `embed_text(Stream) -> (C, E)` and `scale() -> ()`, with
   `scores(image, text) = scale * embed_image @ embed_text.T`. A whole gallery is one matrix product, and can be indexed.
+  `common(vectors)` gives what both sides' vectors have in common, where that is not all of them.
 - "pairwise": `scores(image: Stream, text: Stream) -> (B, C)` alone: every pair is looked at. Three more methods are
   used where they are there. `image_tokens(Stream) -> Stream` and `text_tokens(Stream) -> Stream` do the work on one
   side, once for every picture and caption; `token_scores(image, text) -> (B, C)` does the rest, with
@@ -14,6 +15,7 @@
 
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.types import Stream
@@ -63,6 +65,12 @@ def side_scores(similarity: Any, image: Stream, text: Stream) -> Tensor:
         raise ValueError(f"{name} gave scores of shape {tuple(scores.shape)} for {wanted[0]} pictures and {wanted[1]} "
                          f"captions; {wanted} is needed")  # fmt: skip
     return scores
+
+
+def comparable(similarity: Any, vectors: Tensor) -> Tensor:
+    """(B, E) embeddings of one side -> rows of length 1, whose products compare items of that side with each other."""
+    common: Tensor = similarity.common(vectors) if hasattr(similarity, "common") else vectors
+    return F.normalize(common.float(), dim=1)
 
 
 def pair_numbers(similarity: Any, image_tokens: int, text_tokens: int) -> int:
