@@ -102,6 +102,7 @@ class Stream:
 
     tokens: Tensor  # (B, N, D)
     mask: Tensor  # (B, N) bool
+    words: "Stream | None" = None  # (B, T, D') of the same pictures, for heads that read words beside a picture
 
 
 @dataclass
