@@ -18,6 +18,7 @@ import platform
 import statistics
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from vlp.config import build, lazy
 from vlp.data.mismatched import mismatched
 from vlp.engine.optim import build_optimizer, learning_rate
 from vlp.matching import names
+from vlp.model import VLModel
 from vlp.retrieval.ranks import retrieval_metrics
+from vlp.similarity.kinds import kind_of
 from vlp.task import Task
 from vlp.text.stored import StoredText
 from vlp.training import TrainConfig
@@ -96,16 +99,27 @@ def draw(data: Store, size: int, captions: int) -> Tensor:
 @torch.inference_mode()
 def scores(task: Task, data: Store, size: int = 200) -> tuple[Tensor, float]:
     """(pictures, captions) scores of the model's one similarity, and the processor seconds of the comparison alone."""
-    similarity: Any = next(iter(task.model.similarities.values()))
-    images = [similarity.image_tokens(task.model.encode_image(batch)) for batch in data.blocks(size)]
+    model, name = task.model, next(iter(task.model.similarities))
+    similarity: Any = model.similarities[name]
+    fused = kind_of(similarity) == "fused"
+    prepare: Any = model.prepare_image if fused else similarity.image_tokens
+    compare: Any = partial(fused_scores, model, name) if fused else similarity.token_scores
+    images = [prepare(model.encode_image(batch)) for batch in data.blocks(size)]
     out, seconds = torch.empty(len(data.images), len(data.text_image)), 0.0
     for numbers, batch in data.caption_blocks(size):
         stream = Stream(batch.text_features, batch.text_mask) if batch.text_features is not None else None
-        texts = similarity.text_tokens(stream or task.model.encode_text(batch.text_ids, batch.text_mask))
+        stream = stream or model.encode_text(batch.text_ids, batch.text_mask)
+        texts = stream if fused else similarity.text_tokens(stream)
         started = time.process_time()
-        out[:, numbers] = torch.cat([similarity.token_scores(some, texts) for some in images])
+        out[:, numbers] = torch.cat([compare(some, texts) for some in images])
         seconds += time.process_time() - started
     return out, seconds
+
+
+def fused_scores(model: VLModel, name: str, prepared: Any, texts: Stream) -> Tensor:
+    """(pictures, captions) scores by a fused similarity, picture by picture of those `prepared`."""
+    rows = torch.arange(len(prepared))[:, None].expand(-1, len(texts.mask))
+    return torch.stack([model.match(texts, prepared, row, by=name) for row in rows])
 
 
 def twin_accuracy(matrix: Tensor, data: Store, kind: int) -> float | None:
@@ -169,6 +183,7 @@ def both_stores(args: argparse.Namespace) -> tuple[Store, Store]:
     """Training and test data."""
     stem = matching.FROZEN if args.data == "flickr8k" else matching.WORLD
     settings = settings_of(args.systems[0], args).data
+    settings.use_tags = any(settings_of(name, args).data.use_tags for name in args.systems)
     train_folder, test_folder = args.folders
     train_data = store(args.cache, train_folder, stem, settings, args.limit)
     train_data.text_image = mismatched(train_data.text_image, args.noise, views=args.views)

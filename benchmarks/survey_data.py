@@ -16,7 +16,7 @@ from vlp.config import build
 from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.tokenizer import Tokenizer
-from vlp.types import Batch, Regions
+from vlp.types import Batch, Regions, Tags
 
 
 @dataclass
@@ -32,11 +32,12 @@ class Store:
     text_image: Tensor  # (T,) int64
     twin: Tensor  # (I,) int64: the picture that differs from this one in a single fact, -1 where there is none
     twin_kind: Tensor  # (I,) int64: 0 no twin, 1 it differs in the look of one thing, 2 in a relation of two
+    tags: Tensor | None = None  # (I, T) int64, -1 behind a picture's last; None where they were not asked for
 
     def save(self, path: Path) -> None:
         """Write beside and rename."""
         part = path.with_suffix(".part")
-        save_file({name: value.contiguous() for name, value in vars(self).items()}, part)
+        save_file({name: value.contiguous() for name, value in vars(self).items() if value is not None}, part)
         part.replace(path)
 
     @staticmethod
@@ -47,9 +48,11 @@ class Store:
     def pictures(self, numbers: Tensor) -> dict[str, Any]:
         """The fields of a batch that hold these pictures."""
         tokens, mask = self.images[numbers].float(), self.image_mask[numbers]
+        tags = None if self.tags is None else self.tags[numbers]
+        told = {} if tags is None else {"tags": Tags(tags.clamp(min=0), tags >= 0)}
         if self.texts.numel():
-            return {"features": tokens}
-        return {"regions": Regions(tokens, self.boxes[numbers], tokens.new_zeros(*mask.shape, 1), mask)}
+            return {"features": tokens} | told
+        return {"regions": Regions(tokens, self.boxes[numbers], tokens.new_zeros(*mask.shape, 1), mask)} | told
 
     def batch(self, captions: Tensor, pictures: Tensor | None = None) -> Batch:
         """These captions, padded to the longest, with their pictures (or those given, in place of their own)."""
@@ -84,9 +87,10 @@ class Store:
 
 
 def store(cache: Path, folder: str, stem: Any, settings: DataConfig, limit: int | None) -> Store:
-    """The store of a shard folder, from `cache` where it was made before with the same limit."""
+    """The store of a shard folder, from `cache` where it was made before with the same limit, and with tags if
+    `settings` ask for them."""
     name = f"{Path(folder).parent.name}-{Path(folder).name}-{limit or 'all'}.safetensors"
-    if not (cache / name).is_file():
+    if not (cache / name).is_file() or (settings.use_tags and Store.load(cache / name).tags is None):
         cache.mkdir(parents=True, exist_ok=True)
         tokenizer = Tokenizer.from_folder(settings.tokenizer or folder)
         dataset = EvaluationSet(settings, folder, tokenizer, limit=limit)
@@ -114,6 +118,7 @@ def encoded(dataset: EvaluationSet, stem: Any, size: int = 32) -> Store:
         pad_sequence(words, batch_first=True),
         dataset.text_image,
         *twins(dataset),
+        tags(dataset),
     )
 
 
@@ -133,6 +138,7 @@ def regions(dataset: EvaluationSet) -> Store:
         torch.empty(dataset.num_texts, 0, 0),
         dataset.text_image,
         *twins(dataset),
+        tags(dataset),
     )
 
 
@@ -149,6 +155,14 @@ def twins(dataset: EvaluationSet) -> tuple[Tensor, Tensor]:
             twin[number] = numbers[told["key"]]
             kind[number] = 1 + (told["attribute"] == "relation")
     return twin, kind
+
+
+def tags(dataset: EvaluationSet) -> Tensor | None:
+    """(I, T) word pieces of each picture's tags, -1 behind the last; None where the data is read without."""
+    if not dataset.dataset.config.use_tags:
+        return None
+    found = [batch.tags.ids[0] for batch in dataset.image_batches(1) if batch.tags is not None]
+    return pad_sequence(found, batch_first=True, padding_value=-1)
 
 
 def _captions(dataset: EvaluationSet) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,9 @@ import torch
 
 from benchmarks import survey
 from benchmarks.survey_data import Store
+from data_tools import synthesize
+from vlp.data.shards import ShardFolder
+from vlp.data.tokenizer import Tokenizer
 from vlp.matching import mean_recalls, printed
 from vlp.types import Stream
 from vlp.view import View
@@ -29,6 +32,7 @@ def store(pictures: int = 6, seed: int = 0) -> Store:
         text_image=torch.arange(texts) // 2,
         twin=torch.tensor([1, 0, 3, 2] + [-1] * (pictures - 4)),
         twin_kind=torch.tensor([1, 1, 2, 2] + [0] * (pictures - 4)),
+        tags=torch.tensor([[7, 8, 9], [7, -1, -1], [5, 6, -1], [-1, -1, -1]] + [[4, -1, -1]] * (pictures - 4)),
     )
 
 
@@ -37,6 +41,58 @@ def test_a_store_is_read_back_as_it_was(tmp_path: Path) -> None:
     made.save(tmp_path / "store.safetensors")
     for name, value in vars(Store.load(tmp_path / "store.safetensors")).items():
         assert torch.equal(value, getattr(made, name)), name
+
+
+def test_a_store_of_before_has_no_tags(tmp_path: Path) -> None:
+    made = store()
+    made.tags = None
+    made.save(tmp_path / "store.safetensors")
+    old = Store.load(tmp_path / "store.safetensors")
+    assert old.tags is None
+    assert old.batch(torch.tensor([3])).tags is None
+
+
+def test_tags_go_with_their_pictures() -> None:
+    tags = store().batch(torch.tensor([7, 0, 6, 1])).tags  # pictures 3 and 0
+    assert tags is not None
+    assert tags.mask.tolist() == [[True] * 3, [False] * 3]
+    assert tags.ids[0].tolist() == [7, 8, 9]
+    assert bool((tags.ids >= 0).all())
+
+
+def test_a_store_is_made_again_when_its_tags_are_asked_for(tmp_path: Path) -> None:
+    assert synthesized(tmp_path / "world") == 0
+    settings, folder, cache = survey.module_of("vsrn").tiny().data, str(tmp_path / "world/val"), tmp_path / "cache"
+    old = survey.store(cache, folder, None, settings, 3)
+    assert old.tags is None
+    settings.use_tags = True
+    new = survey.store(cache, folder, None, settings, 3)
+    assert torch.equal(new.images, old.images)
+    assert new.tags is not None
+    tokenizer, shards = Tokenizer.from_folder(folder), ShardFolder(folder)
+    for number, row in enumerate(new.tags):
+        truth = json.loads(shards.read(*shards.locate(number), "truth.json") or b"{}")
+        assert row[row >= 0].tolist() == tokenizer(" ".join(truth["tags"]), 99)[0][1:-1]
+
+
+def synthesized(out: Path) -> int:
+    parser = argparse.ArgumentParser()
+    synthesize.add_arguments(parser)
+    return synthesize.main(parser.parse_args([str(out), "--train", "2", "--val", "4", "--test", "2", "--workers", "1"]))
+
+
+def test_fused_pairs_are_scored_once_and_in_place() -> None:
+    made, config = store(), survey.module_of("iais").tiny()
+    task = survey.Task(**survey.build({"model": config.model, "objectives": config.objectives})).eval()
+    whole, _ = survey.scores(task, made, size=100)
+    blocks, _ = survey.scores(task, made, size=4)
+    torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-5)
+    for picture in range(6):
+        for caption in range(12):
+            view = View(task.model, made.batch(torch.tensor([caption]), torch.tensor([picture])))
+            with torch.no_grad():
+                alone = task.model.match(view.text, view.prepared)
+            torch.testing.assert_close(whole[picture, caption], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_captions_of_a_picture_share_its_row() -> None:

@@ -2,7 +2,8 @@
 
 What `vlp systems` and docs/systems.md say of them.
 
-A way of matching is a file with `MATCHING` (its facts), `parts(stem)`, `config()` and `tiny()`.
+A way of matching is a file with `MATCHING` (its facts), `config()` and `tiny()`; heads on any two encoders have
+`parts(stem)`, too.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """A vision-language model: two encoders, a fusion, and the similarities that retrieval uses. No loss."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ class VLModel(nn.Module):
     reads a fused pair, "late" looks at every pair, ...
 
     With `tags` the words that a detector says of a picture (`Batch.tags`) stand in front of its image tokens, embedded
-    by the text part (`BertText(tags=True)`), so that a picture always brings its own (Oscar, Li 2020).
+    by the text part (`BertText(tags=True)`), so that a picture always brings its own (Oscar, Li 2020). With
+    `tags="beside"` they are a stream of their own, `Stream.words`, which the head of a similarity brings to the picture
+    (`SceneText`; StacMR, Mafla 2021).
     """
 
     def __init__(
@@ -25,7 +27,7 @@ class VLModel(nn.Module):
         text: nn.Module,
         similarities: dict[str, nn.Module],
         fusion: nn.Module | None = None,
-        tags: bool = False,
+        tags: bool | Literal["beside"] = False,
     ) -> None:
         super().__init__()
         fused = [name for name, part in similarities.items() if kind_of(part) == "fused"]
@@ -48,7 +50,7 @@ class VLModel(nn.Module):
         return cast(Stream, self.vision(batch))
 
     def with_tags(self, stream: Stream, tags: Tags | None) -> Stream:
-        """The tags of the same pictures in front of their tokens, if the model reads tags."""
+        """The tags of the same pictures in front of their tokens or beside them, if the model reads tags."""
         if not self.tags:
             return stream
         if tags is None:
@@ -56,6 +58,8 @@ class VLModel(nn.Module):
                 "this model reads tags with a picture; set data.use_tags=true and give shards that hold them"
             )
         words = cast(Any, self.text).embed_tags(tags)
+        if self.tags == "beside":
+            return Stream(stream.tokens, stream.mask, words=words)
         return Stream(torch.cat([words.tokens, stream.tokens], 1), torch.cat([words.mask, stream.mask], 1))
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Stream:

@@ -103,11 +103,13 @@ class Stream:
     tokens: Tensor  # (B, N, D)
     mask: Tensor  # (B, N) bool
     ids: Tensor | None = None  # (B, N) int64: of captions, which words the tokens are, for what tells them
+    words: "Stream | None" = None  # (B, T, D') of the same pictures, for heads that read words beside a picture
 
     def select(self, rows: Tensor) -> "Stream":
         """The rows (R,), in that order; one row may come several times."""
         ids = None if self.ids is None else self.ids.index_select(0, rows)
-        return Stream(self.tokens.index_select(0, rows), self.mask.index_select(0, rows), ids)
+        words = None if self.words is None else self.words.select(rows)
+        return Stream(self.tokens.index_select(0, rows), self.mask.index_select(0, rows), ids, words)
 
 
 @dataclass

@@ -32,13 +32,18 @@ def test_post_norm_blocks_are_berts_encoder_over_words_and_regions(folder: Path)
         joint = torch.cat([text.tokens + ours.modality[0], image.tokens + ours.modality[1]], 1)
         mask = torch.cat([text.mask, image.mask], 1)
         bias = torch.where(mask, 0.0, -1e9)[:, None, None]
+        seen: list[torch.Tensor] = []
+        theirs.encoder.layer[-1].attention.self.register_forward_hook(lambda *told: seen.append(told[2][1]))
         expected = theirs.encoder(joint, attention_mask=bias).last_hidden_state
+        affinities = ours.affinities(text, ours.prepare(image))
         fused = ours(text, ours.prepare(image))
         read = ours.read(text, ours.prepare(image), None, text.mask)
     assert fused.image is not None
     got = torch.cat([fused.text.tokens, fused.image.tokens], 1)
     torch.testing.assert_close(got[mask], expected[mask], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(read, expected[:, :12][text.mask], rtol=1e-4, atol=1e-5)
+    attention = affinities.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1).transpose(1, 2)
+    torch.testing.assert_close(attention[mask], seen[0].transpose(1, 2)[mask], rtol=1e-4, atol=1e-5)
 
 
 def test_a_berts_weights_need_its_blocks(folder: Path) -> None:

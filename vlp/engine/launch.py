@@ -21,7 +21,7 @@ from vlp.engine import zero
 from vlp.engine.run import RunConfig
 from vlp.engine.switches import blocks
 
-ENTRIES = ("read", "keys_values")  # a block's ways in beside `forward`, at which FSDP2 must gather its weights, too
+ENTRIES = ("read", "keys_values", "affinities")  # a block's ways in beside `forward`: FSDP2 must gather there, too
 # How long a collective may take: an evaluation, for which the others wait, may be long. A `Watch` ends what hangs.
 PATIENCE = timedelta(hours=12)
 

@@ -102,6 +102,15 @@ class OneStream(nn.Module):
         out: Tensor = self.norm(last.read(tokens, rows, index, Packing.of(positions)))
         return out
 
+    def affinities(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
+        """(R, H, L + N, L + N) before the softmax: how much the last layer's tokens ask for each other, those of the
+        text first. What stands at padding means nothing. A pass of its own, so that no other one keeps attentions."""
+        mask, rows, tokens = self._enter(text, prepared, image_index)
+        for layer in self.layers[:-1]:
+            tokens = self._run(layer, tokens, rows)
+        last: PreNormBlock | PostNormBlock = self.layers[-1]  # type: ignore[assignment]
+        return last.affinities(rows.restore(tokens, mask.shape[1]))
+
     def summarize(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
         """The pair's pooled summary, (R, D)."""
         read = places(text.mask, self.summary)

@@ -63,6 +63,13 @@ class SelfAttention(nn.Module):
         k, v = rows.unpack(F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])).chunk(2, dim=-1)
         return cast(Tensor, self.out(query_rows.repack(self._attend(query_rows.unpack(q), k, v, rows))))
 
+    def affinities(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, H, N, N): what the softmax over the keys is taken of, row by row."""
+        width = tokens.shape[-1]
+        q, k = F.linear(tokens, self.qkv.weight[: 2 * width], self.qkv.bias[: 2 * width]).chunk(2, dim=-1)
+        q, k = _heads(q * (width // self.heads) ** -0.5, self.heads), _heads(k, self.heads)
+        return q @ k.transpose(-1, -2)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Packing) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         q, k, v = (_heads(x, self.heads) for x in (q, k, v))

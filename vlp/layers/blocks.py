@@ -74,6 +74,10 @@ class PostNormBlock(nn.Module):
         queries = self.attention_norm(queries + self.dropout(attended))
         return self._rest(queries, query_rows, context, context_mask)
 
+    def affinities(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, H, N, N): how much its tokens ask for each other, before the softmax."""
+        return self.attention.affinities(tokens)
+
     def _rest(self, tokens: Tensor, rows: Packing, context: KeysValues | None, mask: Tensor | None) -> Tensor:
         if context is not None:
             tokens = self.cross_norm(tokens + self.dropout(self.cross(tokens, rows, context, mask)))
@@ -104,6 +108,10 @@ class PreNormBlock(nn.Module):
         attended = self.attention.read(normed, rows, normed.index_select(0, index), query_rows)
         queries = tokens.index_select(0, index) + self.dropout(attended)
         return cast(Tensor, queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries))))
+
+    def affinities(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, H, N, N): how much its tokens ask for each other, before the softmax."""
+        return self.attention.affinities(self.attention_norm(tokens))
 
 
 def init_transformer(module: nn.Module, width: int) -> None:

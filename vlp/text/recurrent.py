@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vlp.types import Stream
+from vlp.types import Stream, Tags
 
 
 class RecurrentText(nn.Module):
@@ -43,3 +43,7 @@ class RecurrentText(nn.Module):
         if self.both_ways:
             states = torch.stack(states.chunk(2, dim=-1)).mean(0)
         return Stream(states, mask)
+
+    def embed_tags(self, tags: Tags) -> Stream:
+        """(P, T) tags to a stream (P, T, word_width): the captions' embeddings of the words, which have no order."""
+        return Stream(self.dropout(self.words(tags.ids)), tags.mask)
