@@ -30,6 +30,7 @@ MATCHING = Matching(
     paper="NeurIPS 2021",
     family="noise",
     shape="two graphs of alignment vectors that divide the pairs for each other, soft margins",
+    caveat="measured on Flickr8k around two networks of VSE++",
 )
 
 
