@@ -135,6 +135,14 @@ def test_captions_by_length_give_the_scores_and_gradients_of_the_padded_block(wh
         torch.testing.assert_close(one, two)
 
 
+def test_a_caption_without_a_word_scores_nothing_and_leaves_the_others_alone() -> None:
+    image, text = stream(3, 6, 8, seed=1, unit=True), stream(4, 5, 8, seed=2, unit=True)
+    text.mask[2] = False
+    found, rest = StackedAttention()(image, text), torch.tensor([0, 1, 3])
+    assert torch.equal(found[:, 2], torch.zeros(3, dtype=found.dtype))
+    torch.testing.assert_close(found[:, rest], StackedAttention()(image, text.select(rest)))
+
+
 @pytest.mark.parametrize("direction", ["text", "image"])
 def test_gradients_are_those_of_finite_differences(direction: str) -> None:
     image, text = stream(2, 3, 4, seed=13, unit=True), stream(3, 4, 4, seed=14, unit=True)

@@ -168,8 +168,8 @@ class StackedAttention(nn.Module):
 
     def forward(self, image: Stream, text: Stream) -> Tensor:
         """(B, N, E), (C, L, E) -> (B, C). On a CPU captions of one length are scored together, without their padding;
-        an accelerator is faster at one padded block than at many small ones."""
-        if len(text.mask) == 1 or text.mask.device.type != "cpu":
+        an accelerator is faster at one padded block than at many small ones. A caption without words goes padded."""
+        if len(text.mask) == 1 or text.mask.device.type != "cpu" or not bool(text.mask.any(1).all()):
             return self._scores(products(text.tokens, image.tokens), Side(text), Side(image))
         counts, order = text.mask.sum(1).sort(stable=True)
         lengths, sizes = (found.tolist() for found in counts.unique_consecutive(return_counts=True))
