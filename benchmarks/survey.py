@@ -125,8 +125,7 @@ def fused_scores(model: VLModel, name: str, prepared: Any, texts: Stream) -> Ten
 def twin_accuracy(matrix: Tensor, data: Store, kind: int) -> float | None:
     """Per cent of the captions that score their own picture above its twin, a tie a half; None without such twins.
 
-    A caption that does not tell the twins apart is a coin flip: four of five in the synthetic world do, so that 90 is
-    the most that can be expected.
+    A caption that does not tell the twins apart is a coin flip, so that 100 is out of reach where there are such.
     """
     captions = (data.twin_kind[data.text_image] == kind).nonzero()[:, 0]
     if not len(captions):
