@@ -59,12 +59,15 @@ def asked_words(graph: Graph) -> Tensor:
 
 
 def transported(view: View, objective: WordPatchAlignment) -> Tensor:
-    """(B, L) the image token, `skip` left out, that takes the most of each word."""
-    fused = view.fused_with(view.image)
-    assert fused.image is not None
-    image, present = fused.image.tokens[:, objective.skip :], fused.image.mask[:, objective.skip :]
+    """(B, L) the image token, `skip` left out, that takes the most of each word, of the tokens that it compares."""
+    text, seen = view.text, view.image.select(view.pictures(torch.arange(len(view.batch.text_ids))))
+    if objective.fused:
+        fused = view.fused_with(view.image)
+        assert fused.image is not None
+        text, seen = fused.text, fused.image
+    image, present = seen.tokens[:, objective.skip :], seen.mask[:, objective.skip :]
     spoken = view.batch.word_ids >= 0
-    cost = cosine_cost(fused.text.tokens, image, spoken, present)
+    cost = cosine_cost(text.tokens, image, spoken, present)
     return ipot(cost, spoken, present, beta=objective.beta, iterations=objective.iterations).argmax(1)
 
 

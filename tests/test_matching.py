@@ -8,12 +8,12 @@ import torch
 
 from tests.systems import SIZE, assert_two_ranks_are_one, fixed_draws, halves_alike, padded, rows
 from tests.test_systems import in_double
-from vlp.config import from_json, load_config, to_json
+from vlp.config import build, from_json, load_config, to_json
 from vlp.matching import names
 from vlp.task import Task
 from vlp.training import TrainConfig, build_task
 from vlp.trial import trial_batch
-from vlp.types import Batch
+from vlp.types import Batch, Stream
 
 SYSTEMS = names()
 EACH = pytest.mark.parametrize("name", SYSTEMS)
@@ -48,6 +48,25 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     task(batch).value.backward()
     missing = [n for n, p in task.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not missing
+
+
+@pytest.mark.parametrize("form", ["config", "tiny", "frozen"])
+def test_at_the_beginning_spreads_do_not_outweigh_the_distances_of_means(form: str) -> None:
+    """PCME++: squared distances of unit vectors are 2 at random. Where the spreads add more to every pair alike, the
+    first thing to learn is one point for all means, and training stands still there."""
+    config: TrainConfig = load_config(f"configs.finetune.pcmepp:{form}")
+    match = config.model.get("similarities")["itc"]
+    torch.manual_seed(0)
+    total = 0.0
+    for side in ("image", "text"):
+        adapter, pool = match.get(side).get("parts")
+        tokens = torch.randn(4, 7, adapter.get("width"))
+        head = build(match.get(side)).eval()
+        with torch.no_grad():
+            gaussians = head(Stream(tokens, torch.ones(4, 7, dtype=torch.bool))).tokens
+        total += float(gaussians[:, 1].exp().sum(1).mean())
+        assert pool.get("embed_dim") == adapter.get("embed_dim")
+    assert total < 2
 
 
 @EACH

@@ -144,6 +144,10 @@ class View:
         fused = self.model.fuse(text, self.model.prepare_image(image), self.batch.image_row)
         return fused
 
+    def pictures(self, pairs: Tensor) -> Tensor:
+        """Numbers of pairs of the batch to the rows of the image stream that hold their pictures."""
+        return pairs if self.batch.image_row is None else self.batch.image_row[pairs]
+
     def matched(self, negatives: Negatives) -> tuple[Rows, Stream, Fused | None, Tensor]:
         """Rows drawn by `negatives` and their fused pass: (rows, texts, fused, summary (R, D)).
 
@@ -153,8 +157,7 @@ class View:
         if negatives not in self._matched:
             rows = negatives.rows(self)
             texts = self.text.select(rows.text)
-            pictures = rows.image if self.batch.image_row is None else self.batch.image_row[rows.image]
-            self._matched[negatives] = (rows, texts, *self._fuse(texts, pictures))
+            self._matched[negatives] = (rows, texts, *self._fuse(texts, self.pictures(rows.image)))
         return self._matched[negatives]
 
     def _fuse(self, texts: Stream, image_index: Tensor) -> tuple[Fused | None, Tensor]:

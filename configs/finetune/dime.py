@@ -51,9 +51,9 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("dime", parts(matching.WORLD, easy_steps=100, width=64))
+    return matching.tiny("dime", parts(matching.WORLD, easy_steps=300, width=64))
 
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("dime", parts(matching.FROZEN, easy_steps=50, width=128), batch_size=32)
+    return matching.frozen("dime", parts(matching.FROZEN, easy_steps=300, width=128), batch_size=32)

@@ -58,9 +58,9 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("mmca", parts(matching.WORLD, easy_steps=100))
+    return matching.tiny("mmca", parts(matching.WORLD, easy_steps=300))
 
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("mmca", parts(matching.FROZEN, easy_steps=50, width=128), batch_size=32)
+    return matching.frozen("mmca", parts(matching.FROZEN, easy_steps=300, width=128), batch_size=32)

@@ -35,7 +35,7 @@ def parts(stem: Stem, classes: int = 32_000) -> tuple[Any, dict[str, Any]]:
     """(model, objectives) on any two encoders."""
     model = stem.model(itc=matching.vector(stem, lazy(MeanPool)(), lazy(MeanPool)(), temperature=0.1))
     identity = lazy(Identity)(
-        width=stem.embed_dim, classes=classes, kind="robust", unit=True, temperature=0.05, weight=0.7
+        width=stem.embed_dim, classes=classes, kind="robust", unit="both", temperature=0.05, weight=0.7
     )
     return model, {"identity": identity, "itc": lazy(ITC)(weight=0.3)}
 

@@ -35,8 +35,10 @@ MATCHING = Matching(
 def parts(stem: Stem) -> tuple[Any, dict[str, Any]]:
     """(model, objectives) on any two encoders."""
     width = stem.embed_dim
+    # The second token is a log variance here; PCME's -4 is of a deviation. From exp(-4) a dimension the spreads are
+    # larger than all distances of means, and the pull of pairs that should be near draws all means to one point.
     heads = {
-        side: matching.chain(stem.adapter(side), lazy(GaussianPool)(width=width, embed_dim=width))
+        side: matching.chain(stem.adapter(side), lazy(GaussianPool)(width=width, embed_dim=width, initial=-8.0))
         for side in ("image", "text")
     }
     model = stem.model(itc=lazy(GaussianSimilarity)(**heads))

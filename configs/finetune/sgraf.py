@@ -47,9 +47,9 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("sgraf", parts(matching.WORLD, easy_steps=100))
+    return matching.tiny("sgraf", parts(matching.WORLD, easy_steps=300))
 
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("sgraf", parts(matching.FROZEN, easy_steps=100))
+    return matching.frozen("sgraf", parts(matching.FROZEN, easy_steps=300))

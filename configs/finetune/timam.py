@@ -39,7 +39,7 @@ def parts(stem: Stem, classes: int = 32_000) -> tuple[Any, dict[str, Any]]:
     model = stem.model(itc=matching.vector(stem, lazy(MaxPool)(), lazy(MaxPool)(), unit=False))
     return model, {
         "cmpm": lazy(ProjectionMatching)(),
-        "identity": lazy(Identity)(width=stem.embed_dim, classes=classes, unit=True, temperature=0.05),
+        "identity": lazy(Identity)(width=stem.embed_dim, classes=classes, unit="classes"),
         "adversary": lazy(ModalityAdversary)(width=stem.embed_dim, weight=0.1),
     }
 

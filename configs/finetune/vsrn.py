@@ -60,9 +60,9 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("vsrn", parts(matching.WORLD, easy_steps=100))
+    return matching.tiny("vsrn", parts(matching.WORLD, easy_steps=300))
 
 
 def frozen() -> TrainConfig:
     """On frozen tokens of Flickr8k."""
-    return matching.frozen("vsrn", parts(matching.FROZEN, easy_steps=100, retell=False))
+    return matching.frozen("vsrn", parts(matching.FROZEN, easy_steps=300, retell=False))

@@ -11,14 +11,21 @@ from vlp.view import Negatives, View
 class WordPatchAlignment(nn.Module):
     """Transport distance of matched pairs down, of the others up: weight * (sum d(pos) - sum d(neg)) / rows.
 
-    Needs a fusion that gives back image tokens, and reads the pass of the ITM objective with equal `negatives`.
-    [CLS], [SEP] and the first `skip` image tokens (1: a class token; 0: regions) take no part.
+    Reads the rows of the ITM objective with equal `negatives`. [CLS], [SEP] and the first `skip` image tokens (1: a
+    class token; 0: regions) take no part. As published the tokens are those of the fused pass, for which the fusion
+    must give back image tokens. `fused=False` compares them as they enter the fusion, where each knows of itself alone:
+    fused tokens can all turn one way where a pair fits, which serves the loss as well and points nowhere.
     """
 
-    whole_rows = True  # the view then computes every token of the matching pass
-
     def __init__(
-        self, *, negatives: Negatives, weight: float = 0.1, beta: float = 0.5, iterations: int = 50, skip: int = 1
+        self,
+        *,
+        negatives: Negatives,
+        weight: float = 0.1,
+        beta: float = 0.5,
+        iterations: int = 50,
+        skip: int = 1,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.negatives = negatives
@@ -26,19 +33,23 @@ class WordPatchAlignment(nn.Module):
         self.beta = beta
         self.iterations = iterations
         self.skip = skip
+        self.fused = fused
+        self.whole_rows = fused  # the view then computes every token of the matching pass
 
     def forward(self, view: View) -> Loss:
         """Signed mean of the transport distances over the rows."""
-        rows, _, fused, _ = view.matched(self.negatives)
-        if fused is None or fused.image is None:
-            raise ValueError("word-patch alignment needs a fusion that gives image tokens (OneStream)")
-        words = (view.batch.word_ids >= 0).index_select(0, rows.text)
-        patches = fused.image.mask[:, self.skip :]
+        rows, text, fused, _ = view.matched(self.negatives)
+        if self.fused:
+            if fused is None or fused.image is None:
+                raise ValueError("word-patch alignment of fused tokens needs a fusion that gives them (OneStream)")
+            text, image = fused.text, fused.image
+        else:
+            image = view.image.select(view.pictures(rows.image))
         distance = transport_distance(
-            fused.text.tokens,
-            fused.image.tokens[:, self.skip :],
-            words,
-            patches,
+            text.tokens,
+            image.tokens[:, self.skip :],
+            (view.batch.word_ids >= 0).index_select(0, rows.text),
+            image.mask[:, self.skip :],
             beta=self.beta,
             iterations=self.iterations,
         )

@@ -10,6 +10,7 @@ from vlp.types import Loss
 from vlp.view import View
 
 Kind = Literal["cross_entropy", "robust"]
+Unit = Literal["neither", "classes", "both"]
 
 
 def identity_loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
@@ -25,7 +26,8 @@ def identity_loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
 class Identity(nn.Module):
     """Needs a vector similarity. One classifier for both sides over `classes` image ids, 0 .. classes - 1.
 
-    `unit` compares directions with unit class vectors, over `temperature` (TIMAM's norm-softmax, MRL's clusters).
+    `unit` gives length 1 to the class vectors (TIMAM's norm-softmax, equation 2) or to both sides (MRL's clusters);
+    logits are divided by `temperature`.
     """
 
     def __init__(
@@ -35,14 +37,14 @@ class Identity(nn.Module):
         classes: int,
         similarity: str = "itc",
         kind: Kind = "cross_entropy",
-        unit: bool = False,
+        unit: Unit = "neither",
         temperature: float = 1.0,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.similarity = similarity
         self.kind: Kind = kind
-        self.unit = unit
+        self.unit: Unit = unit
         self.temperature = temperature
         self.weight = weight
         self.centres = nn.Parameter(torch.randn(classes, width) * width**-0.5)
@@ -61,6 +63,6 @@ class Identity(nn.Module):
 
     def logits(self, vectors: Tensor) -> Tensor:
         """(B, E) -> (B, classes)."""
-        centres = F.normalize(self.centres, dim=1) if self.unit else self.centres
-        vectors = F.normalize(vectors, dim=1) if self.unit else vectors
+        centres = self.centres if self.unit == "neither" else F.normalize(self.centres, dim=1)
+        vectors = F.normalize(vectors, dim=1) if self.unit == "both" else vectors
         return vectors @ centres.T / self.temperature

@@ -33,9 +33,12 @@ def pseudo_positive_loss(scores: Tensor, own: Tensor, rival: Tensor) -> Tensor:
 class PairLoss(nn.Module):
     """Needs a similarity whose scores are log odds. Both directions, mean over the pairs of all ranks' batches.
 
-    `pairs`: every pair of the batch, or each pair and its hardest rivals. `pseudo` weighs the pseudo-positive term.
-    `two_pass` scores all pairs without gradient, then the pairs and their hardest rivals again (`scored.two_passes`).
+    `pairs`: every pair of the batch, or each pair and its hardest rivals, which a model at its beginning cannot tell
+    from the pair: the first `easy_steps` steps take every pair. `pseudo` weighs the pseudo-positive term. `two_pass`
+    scores all pairs without gradient, then the pairs and their hardest rivals again (`scored.two_passes`).
     """
+
+    steps: Tensor
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class PairLoss(nn.Module):
         similarity: str = "match",
         pairs: Pairs = "all",
         pseudo: float = 0.0,
+        easy_steps: int = 0,
         two_pass: bool = False,
         weight: float = 1.0,
     ) -> None:
@@ -52,21 +56,28 @@ class PairLoss(nn.Module):
         self.similarity = similarity
         self.pairs = pairs
         self.pseudo = pseudo
+        self.easy_steps = easy_steps
         self.two_pass = two_pass
         self.weight = weight
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, view: View) -> Loss:
         """Mean of both directions."""
         found = sides(view, self.similarity)
-        if self.two_pass:
+        every = self.pairs == "all" or (self.training and int(self.steps) < self.easy_steps)
+        if self.two_pass and not every:
             own, rivals = two_passes(found)
             value = sum(F.softplus(-own) + F.softplus(rival) * there for rival, there in rivals)
             total = torch.as_tensor(value).mean() / 2
             return Loss(total, {"pair": total.detach()})
         own, total = found.own, torch.zeros((), device=found.ids.device)
         for scores, rival in ((found.to_text, found.other_texts), (found.to_image, found.other_images)):
-            rows = all_pairs_loss(scores, ~rival) if self.pairs == "all" else hardest_pairs_loss(scores, own, rival)
+            rows = all_pairs_loss(scores, ~rival) if every else hardest_pairs_loss(scores, own, rival)
             if self.pseudo:
                 rows = rows + self.pseudo * pseudo_positive_loss(scores, own, rival)
             total = total + rows.mean() / 2
         return Loss(total, {"pair": total.detach()})
+
+    def after_step(self) -> None:
+        """The beginning counts steps."""
+        self.steps.add_(1)

@@ -35,9 +35,12 @@ class PathRegulariser(nn.Module):
         match = cast(TokenSimilarity, view.model.similarities[self.similarity])
         scorer, row = cast(RoutedInteraction, match.scorer), view.batch.image_row
         image, text = match.image_tokens(view.image), match.text_tokens(view.text)
-        image = image if row is None else image.select(row)
-        own, other = (image, text) if scorer.direction == "image" else (text, image)
-        paths = scorer.routed(own, other)[1]
+        captions = torch.arange(len(text.mask), device=text.mask.device)
+        pictures = captions if row is None else row
+        if scorer.direction == "image":
+            paths = scorer.routed(image, text, pictures, captions)[1]
+        else:
+            paths = scorer.routed(text, image, captions, pictures)[1]
         with torch.no_grad():
             words = view.text.mask[..., None]
             meanings = view.text.tokens.masked_fill(~words, 0.0).sum(1) / words.sum(1)

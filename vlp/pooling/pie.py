@@ -45,7 +45,8 @@ class GaussianPool(nn.Module):
     """Stream (B, N, D) -> Stream (B, 2, E): a unit mean and a log deviation for each dimension (PCME, section 3.2).
 
     The mean is a polysemous embedding of one head. The deviation, a linear layer over the mean of the tokens plus one
-    over what a head of its own reads, has neither norm nor sigmoid, which the paper found to cost its spread.
+    over what a head of its own reads, has neither norm nor sigmoid, which the paper found to cost its spread. It begins
+    near `initial`; where the similarity takes it for a log variance, twice as low begins at the same spread.
     """
 
     def __init__(self, *, width: int, embed_dim: int, initial: float = -4.0) -> None:

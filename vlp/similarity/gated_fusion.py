@@ -48,17 +48,20 @@ class GatedFusion(nn.Module):
         products = torch.einsum("bne,cle->bcnl", image.tokens, text.tokens) * self.width**-0.5
         to_words = F.softmax(products.masked_fill(~text.mask[None, :, None], float("-inf")), dim=3)
         to_regions = F.softmax(products.masked_fill(~image.mask[:, None, :, None], float("-inf")), dim=2)
-        told = torch.einsum("bcnl,cle->bcne", to_words, text.tokens)
-        seen = torch.einsum("bcnl,bne->bcle", to_regions, image.tokens)
-        regions = gated(self.image_fuse, image.tokens[:, None], told)
-        words = gated(self.text_fuse, text.tokens[None], seen)
+        regions = gated(self.image_fuse, image.tokens[:, None], text.tokens[None], to_words)
+        words = gated(self.text_fuse, text.tokens[None], image.tokens[:, None], to_regions.transpose(2, 3))
         one = self.image_summary(regions, image.mask[:, None].expand(regions.shape[:3]))
         two = self.text_summary(words, text.mask[None].expand(words.shape[:3]))
         return cast(Tensor, self.judge(torch.cat([one, two], -1)))[..., 0]
 
 
-def gated(fuse: nn.Module, own: Tensor, read: Tensor) -> Tensor:
-    """x + W (g [x; c]) with the scalar gate g = sigmoid(x . c); (..., K, E)."""
-    gate = torch.sigmoid((own * read).sum(-1, keepdim=True))
-    fused = cast(Tensor, fuse(gate * torch.cat([own.expand_as(read), read], -1)))
-    return fused + own
+def gated(fuse: nn.Linear, own: Tensor, other: Tensor, shares: Tensor) -> Tensor:
+    """x + W (g [x; c]) with the scalar gate g = sigmoid(x . c), c what x reads of the other side; (B, C, K, E).
+
+    `own` and `other` are the items of both sides, (B or 1, C or 1, K or S, E), `shares` (B, C, K, S). W [x; c] is a sum
+    of two halves and c a sum of the other side's fragments, so that each item goes through its half of W once.
+    """
+    to_own, to_other = fuse.weight.chunk(2, 1)
+    gate = torch.sigmoid((shares * (own @ other.transpose(2, 3))).sum(3, keepdim=True))
+    fused = F.linear(own, to_own) + shares @ F.linear(other, to_other)
+    return own + torch.addcmul(fuse.bias, gate, fused)

@@ -3,17 +3,17 @@
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlp.similarity.stacked_attention import Direction, attention, pooled
+from vlp.similarity.stacked_attention import Direction, Side, cosines_read, pooled, shares_of
 from vlp.types import Stream
 
 
 class Memory(nn.Module):
     """Distillation unit, equations 7-9: g q + (1 - g) o with g = sigmoid(W_g [q; c]), o = tanh(W_o [q; c]).
 
-    The weights over [q; c] are kept as two halves, so that the first step projects each query once for all items.
+    The weights over [q; c] are kept as two halves: the first step projects each query once for all items, and every
+    step reads sources that went through `context` once, since the projection of a sum is the sum of the projections.
     """
 
     def __init__(self, *, width: int) -> None:
@@ -22,8 +22,8 @@ class Memory(nn.Module):
         self.context = nn.Linear(width, 2 * width, bias=False)
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
-        """(A, 1 or B, Q, E), (A, B, Q, E) -> (A, B, Q, E)."""
-        gate, new = (self.query(query) + self.context(context)).chunk(2, dim=-1)
+        """(Q, E) or (B, Q, E), and (B, Q, 2 E) what was read, through `context` -> (B, Q, E)."""
+        gate, new = (self.query(query) + context).chunk(2, dim=-1)
         gate = torch.sigmoid(gate)
         return gate * query + (1 - gate) * torch.tanh(new)
 
@@ -60,17 +60,24 @@ class IterativeMatching(nn.Module):
         return total
 
     def _ask(self, query: Stream, source: Stream, side: str) -> Tensor:
-        asking, original = query.tokens[:, None], query.tokens[:, None]
-        total = torch.zeros(len(query.mask), len(source.mask), device=query.mask.device, dtype=query.tokens.dtype)
-        for step in range(self.steps):
-            if step == 0:
-                products = torch.einsum("aqe,bse->abqs", query.tokens, source.tokens)
-            else:
-                products = torch.einsum("abqe,bse->abqs", asking, source.tokens)
-            shares = attention(products, query.mask, source.mask, self.sharpness)
-            read = torch.einsum("abqs,bse->abqe", shares, source.tokens)
-            found = F.cosine_similarity(original, read, dim=3)
-            total = total + pooled(found, query.mask, "mean")
-            if step + 1 < self.steps:
-                asking = cast(Tensor, self.memories[side](asking, read))
-        return total
+        """(A, B) of A items that ask and B that are read. Held as (B, A Q, ...), so that every product with the
+        sources of an item is one, for all fragments of all items that ask."""
+        sources, gram = source.tokens, Side(source).gram
+        asking, length = query.tokens.flatten(0, 1), query.tokens.norm(dim=2).flatten()
+        cosines = torch.einsum("xe,bse->bxs", asking, sources)
+        shares = self._shares(cosines, query.mask, source.mask)
+        total = cosines_read(shares, cosines, length, gram)
+        if self.steps > 1:
+            memory = cast(Memory, self.memories[side])
+            projected = memory.context(sources)
+            for _ in range(self.steps - 1):
+                asking = memory(asking, shares @ projected)
+                shares = self._shares(asking @ sources.transpose(1, 2), query.mask, source.mask)
+                total = total + cosines_read(shares, cosines, length, gram)
+        return pooled(total.unflatten(1, query.mask.shape).transpose(0, 1), query.mask, "mean")
+
+    def _shares(self, products: Tensor, query: Tensor, source: Tensor) -> Tensor:
+        """(B, A Q, S) products -> shares; masks (A, Q) and (B, S)."""
+        of_items = products.unflatten(1, query.shape)
+        shares = shares_of(of_items, 2, 3, ~query[..., None], ~source[:, None, None], self.sharpness)
+        return shares.flatten(1, 2)

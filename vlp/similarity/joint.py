@@ -23,10 +23,11 @@ class JointAttention(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
         self.feed_forward_norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (R, K, E) of which `mask` (R, K) are there."""
+    def forward(self, tokens: Tensor, mask: Tensor, projected: Tensor | None = None) -> Tensor:
+        """Tokens (R, K, E) of which `mask` (R, K) are there; `projected` (R, K, 3 E), theirs through `qkv` if known."""
         rows, count, width = tokens.shape
-        heads = self.qkv(tokens).view(rows, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        projected = cast(Tensor, self.qkv(tokens)) if projected is None else projected
+        heads = projected.view(rows, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)
         logits = query @ key.transpose(-1, -2) * (width // self.heads) ** -0.5
         shares = F.softmax(logits.masked_fill(~mask[:, None, None], float("-inf")), dim=-1)
@@ -53,12 +54,12 @@ class JointSimilarity(nn.Module):
     def forward(self, image: Stream, text: Stream) -> Tensor:
         """(B, N, E), (C, L, E) -> (B, C)."""
         pictures, captions = unit_mean(image.tokens, image.mask), unit_mean(text.tokens, text.mask)
-        shape = (len(image.mask), len(text.mask))
-        tokens = torch.cat([_spread(image.tokens[:, None], shape), _spread(text.tokens[None], shape)], 2)
-        mask = torch.cat([_spread(image.mask[:, None], shape), _spread(text.mask[None], shape)], 2)
-        tokens, mask, regions = tokens.flatten(0, 1), mask.flatten(0, 1), image.mask.shape[1]
+        shape, regions = (len(image.mask), len(text.mask)), image.mask.shape[1]
+        mask, tokens = joined(image.mask, text.mask), joined(image.tokens, text.tokens)
+        first = cast(JointAttention, self.layers[0])
+        projected: Tensor | None = joined(first.qkv(image.tokens), first.qkv(text.tokens))  # once an item, not a pair
         for layer in self.layers:
-            tokens = cast(Tensor, layer(tokens, mask))
+            tokens, projected = cast(Tensor, layer(tokens, mask, projected)), None
         one = unit_mean(tokens[:, :regions], mask[:, :regions])
         two = unit_mean(tokens[:, regions:], mask[:, regions:])
         return pictures @ captions.T + self.alpha * (one * two).sum(1).view(shape)
@@ -69,5 +70,8 @@ def unit_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     return F.normalize(tokens.masked_fill(~mask[..., None], 0.0).sum(1), dim=1)
 
 
-def _spread(tokens: Tensor, shape: tuple[int, int]) -> Tensor:
-    return tokens.expand(*shape, *tokens.shape[2:])
+def joined(image: Tensor, text: Tensor) -> Tensor:
+    """(B, N, ...), (C, L, ...) -> (B C, N + L, ...): every item of one side with every item of the other."""
+    shape = (len(image), len(text))
+    one, two = image[:, None].expand(*shape, *image.shape[1:]), text[None].expand(*shape, *text.shape[1:])
+    return torch.cat([one, two], 2).flatten(0, 1)

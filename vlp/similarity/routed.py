@@ -44,15 +44,25 @@ class Cells(nn.Module):
         self.film = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
         self.guide = nn.Linear(width, width)
 
-    def forward(self, inputs: list[Tensor], mask: Tensor, other: Tensor, other_mask: Tensor) -> list[Tensor]:
-        """Each cell's own input to its output, in the order of `CELLS`."""
-        keep, intra, cross, whole = inputs
-        products = cross @ other.transpose(1, 2)
-        shares = attention_of_pairs(products, mask, other_mask, self.sharpness)
-        read = shares @ other
-        film = self.film(cross * torch.tanh(self.scale(read)) + self.shift(read))
-        guided = F.normalize(self.guide(whole) * masked_mean(other, other_mask)[:, None], dim=2)
-        return [F.relu(keep), cast(Tensor, self.intra(intra, mask)), cross + film, (1 + guided) * whole]
+    def alone(self, inputs: list[Tensor], mask: Tensor) -> list[Tensor]:
+        """What the cells make of their own inputs without the other side: keep, intra, and what is to be guided."""
+        keep, intra, _, whole = inputs
+        return [F.relu(keep), cast(Tensor, self.intra(intra, mask)), cast(Tensor, self.guide(whole))]
+
+    def forward(
+        self, inputs: list[Tensor], alone: list[Tensor], mask: Tensor, other: Stream, row: Tensor
+    ) -> list[Tensor]:
+        """Each cell's own input to its output, in the order of `CELLS`. `other` holds items, `row` (R,) says which one
+        a pair has: what is read is a sum of its fragments with shares that add up to 1, so that each item goes through
+        `scale` and `shift` once, and not what every pair reads."""
+        keep, intra, guided = alone
+        cross, whole = inputs[2:]
+        products = cross @ other.tokens[row].transpose(1, 2)
+        shares = attention_of_pairs(products, mask, other.mask[row], self.sharpness)
+        scale, shift = shares @ self.scale(other.tokens)[row], shares @ self.shift(other.tokens)[row]
+        film = self.film(cross * torch.tanh(scale) + shift)
+        guide = F.normalize(guided * masked_mean(other.tokens, other.mask)[row, None], dim=2)
+        return [keep, intra, cross + film, (1 + guide) * whole]
 
 
 class RoutedInteraction(nn.Module):
@@ -82,23 +92,32 @@ class RoutedInteraction(nn.Module):
 
     def forward(self, image: Stream, text: Stream) -> Tensor:
         """(B, N, E), (C, L, E) -> (B, C)."""
-        shape = (len(image.mask), len(text.mask))
-        images = Stream(_spread(image.tokens[:, None], shape), _spread(image.mask[:, None], shape))
-        texts = Stream(_spread(text.tokens[None], shape), _spread(text.mask[None], shape))
-        own, other = (images, texts) if self.direction == "image" else (texts, images)
-        tokens = self.routed(own, other)[0]
-        whole = F.normalize(masked_mean(other.tokens, other.mask), dim=1)
-        largest = tokens.masked_fill(~own.mask[..., None], float("-inf")).amax(1)
-        summary = F.normalize(masked_mean(tokens, own.mask) + largest, dim=1)
-        return (summary * whole).sum(1).view(shape)
+        pictures, captions = len(image.mask), len(text.mask)
+        first = torch.arange(pictures, device=image.mask.device).repeat_interleave(captions)
+        second = torch.arange(captions, device=text.mask.device).repeat(pictures)
+        own, other, row, other_row = (image, text, first, second)
+        if self.direction == "text":
+            own, other, row, other_row = (text, image, second, first)
+        tokens, mask = self.routed(own, other, row, other_row)[0], own.mask[row]
+        whole = F.normalize(masked_mean(other.tokens, other.mask), dim=1)[other_row]
+        largest = tokens.masked_fill(~mask[..., None], float("-inf")).amax(1)
+        summary = F.normalize(masked_mean(tokens, mask) + largest, dim=1)
+        return (summary * whole).sum(1).view(pictures, captions)
 
-    def routed(self, own: Stream, other: Stream) -> tuple[Tensor, Tensor]:
-        """R pairs -> their (R, K, E) tokens at the end, and (R, all paths) the shares of every router on the way."""
-        inputs, chosen = [own.tokens] * len(CELLS), []
-        for cells, routers in zip(self.cells, self.routers, strict=True):
-            outputs = cells(inputs, own.mask, other.tokens, other.mask)
+    def routed(self, own: Stream, other: Stream, row: Tensor, other_row: Tensor) -> tuple[Tensor, Tensor]:
+        """R pairs of an item of `own` (A, K, E) and one of `other` (B, S, E), by their rows (R,) -> (R, K, E) tokens of
+        each pair at the end, and (R, all paths) the shares of every router on the way.
+
+        In the first layer what needs no other side is the same for all pairs of an item, and computed once.
+        """
+        first, mask = cast(Cells, self.cells[0]), own.mask[row]
+        alone = [part[row] for part in first.alone([own.tokens] * len(CELLS), own.mask)]
+        inputs, chosen = [own.tokens[row]] * len(CELLS), []
+        for number, (cells, routers) in enumerate(zip(self.cells, self.routers, strict=True)):
+            alone = cast(Cells, cells).alone(inputs, mask) if number else alone
+            outputs = cells(inputs, alone, mask, other, other_row)
             routed = zip(cast(nn.ModuleList, routers), outputs, strict=True)
-            paths = [cast(Tensor, router(masked_mean(output, own.mask))) for router, output in routed]
+            paths = [cast(Tensor, router(masked_mean(output, mask))) for router, output in routed]
             shares = torch.stack(paths, 2)  # (R, paths, cells)
             shares = shares / shares.sum(2, keepdim=True).clamp(min=1e-8)
             stacked = torch.stack(outputs, 1)
@@ -117,7 +136,3 @@ def attention_of_pairs(products: Tensor, mask: Tensor, other_mask: Tensor, sharp
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """(R, K, E) -> (R, E)."""
     return tokens.masked_fill(~mask[..., None], 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def _spread(tokens: Tensor, shape: tuple[int, int]) -> Tensor:
-    return tokens.expand(*shape, *tokens.shape[2:]).flatten(0, 1)

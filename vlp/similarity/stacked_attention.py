@@ -116,6 +116,12 @@ def relevance(query: Stream, source: Stream, sharpness: float, focus: Focus = "n
     return first_asks(products(query.tokens, source.tokens), Side(query), Side(source), sharpness, focus)
 
 
+def cosines_read(shares: Tensor, inner: Tensor, length: Tensor, gram: Tensor) -> Tensor:
+    """(B, Q) cosines of queries with what they read by (B, Q, S) shares: `inner` (B, Q, S) their products with the
+    sources, `length` (Q,) theirs, `gram` (B, S, S) the sources' products. What is read is not built."""
+    return _cosine((shares * inner).sum(2), length, ((shares @ gram) * shares).sum(2))
+
+
 def context(query: Stream, source: Stream, sharpness: float) -> Tensor:
     """(A, Q, E) and (B, S, E) tokens -> (A, B, Q, E): what each query reads, for scorers that go on from there."""
     cosines = torch.einsum("aqe,bse->abqs", query.tokens, source.tokens)
