@@ -1,6 +1,7 @@
 """Losses over pairs, sets and identities against slow readings of their papers."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +138,33 @@ def test_pairs_of_a_picture_are_all_positives() -> None:
     positive = b.image_id[:, None] == b.image_id
     wanted = (all_pairs_loss(scores, positive).mean() + all_pairs_loss(scores.T, positive).mean()) / 2
     torch.testing.assert_close(PairLoss(similarity="itc")(View(net, b)).value, wanted)
+
+
+def test_the_first_steps_of_a_pair_loss_take_every_pair() -> None:
+    net, b = model(), batch(size=6)
+    loss, every, hardest = (
+        PairLoss(similarity="itc", pairs=pairs, easy_steps=easy).train()  # type: ignore[arg-type]
+        for pairs, easy in (("hardest", 1), ("all", 0), ("hardest", 0))
+    )
+    of_all, of_hardest = every(View(net, b)).value, hardest(View(net, b)).value
+    assert not torch.allclose(of_all, of_hardest)
+    assert torch.equal(loss(View(net, b)).value, of_all)
+    assert torch.equal(loss.eval()(View(net, b)).value, of_hardest)  # a loss that is read is the loss itself
+    loss.train().after_step()
+    assert torch.equal(loss(View(net, b)).value, of_hardest)
+
+
+@pytest.mark.parametrize("unit", ["neither", "classes", "both"])
+def test_classes_are_compared_as_the_papers_compare_them(unit: Any) -> None:
+    """Dual-path: w . v. TIMAM: w . v with |w| = 1, the length of v its temperature. MRL: both of length 1."""
+    classes, vectors = random(5, 8), random(4, 8, seed=1)
+    objective = Identity(width=8, classes=5, unit=unit, temperature=0.5).double()
+    objective.centres.data = classes
+    found = objective.logits(vectors)
+    for i, v in enumerate(vectors):
+        for j, w in enumerate(classes):
+            length = {"neither": 1.0, "classes": float(w.norm()), "both": float(w.norm() * v.norm())}[unit]
+            assert abs(float(found[i, j]) - float(v @ w) / length / 0.5) < 1e-9
 
 
 def test_an_image_without_a_class_is_an_error() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from tests.similarity.test_stacked_attention import slow_score, slow_shares
 from tests.streams import present, stream
+from vlp.similarity import token_pairs
 from vlp.similarity.alignment import AlignmentReasoning
 from vlp.similarity.gated_fusion import GatedFusion
 from vlp.similarity.iterative import IterativeMatching
@@ -206,6 +207,22 @@ def test_tiles_and_aligned_pairs_are_the_whole(name: str) -> None:
     image, text = stream(4, 5, WIDTH, seed=3, unit=True), stream(4, 6, WIDTH, seed=4, unit=True)
     torch.testing.assert_close(tiled.scores(image, text), whole.scores(image, text))
     torch.testing.assert_close(whole.pairs(image, text), whole.scores(image, text).diagonal())
+
+
+@EACH
+def test_on_a_cpu_tiles_without_gradients_stay_near_the_core(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradients one tile holds all pairs here; without, as many as fit what is near, with the same scores."""
+    heads = {"image": torch.nn.Identity(), "text": torch.nn.Identity()}
+    similarity, sizes = TokenSimilarity(**heads, scorer=made(name)), []
+    similarity.scorer.register_forward_hook(lambda _, inputs, out: sizes.append(out.numel()))
+    image, text = stream(4, 5, WIDTH, seed=3, unit=True), stream(4, 6, WIDTH, seed=4, unit=True)
+    whole = similarity.scores(image, text)
+    assert sizes == [16]
+    with torch.no_grad():
+        monkeypatch.setattr(token_pairs, "CACHED", 3 * similarity.pair_numbers(5, 6))
+        torch.testing.assert_close(similarity.scores(image, text), whole)
+    assert max(sizes[1:]) <= 3
+    assert sum(sizes[1:]) == 16
 
 
 def test_no_step_is_an_error() -> None:

@@ -88,7 +88,8 @@ class RoutedInteraction(nn.Module):
     def numbers(self, regions: int, words: int) -> int:
         """Numbers held for one pair."""
         fragments = regions if self.direction == "image" else words
-        return len(self.cells) * 16 * self.width * fragments + 4 * regions * words
+        held = len(self.cells) if torch.is_grad_enabled() else 1  # layers, whose cells all wait for the backward pass
+        return held * 16 * self.width * fragments + 4 * regions * words
 
     def forward(self, image: Stream, text: Stream) -> Tensor:
         """(B, N, E), (C, L, E) -> (B, C)."""
