@@ -1,0 +1,63 @@
+"""benchmarks/learn.py: what is measured stays, goes on from a checkpoint, and is measured again where that is asked."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import learn
+from data_tools import synthesize
+from vlp import training
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learn") / "world"
+    parser = argparse.ArgumentParser()
+    synthesize.add_arguments(parser)
+    asked = f"{folder} --train 64 --val 32 --test 0 --size 48 --things 2 --workers 1"
+    assert synthesize.main(parser.parse_args(asked.split())) == 0
+    return folder
+
+
+def run(world: Path, out: Path, *words: str) -> dict[str, Any]:
+    """The command with `--json`; what it wrote there."""
+    told = [*f"--world {world} --out {out} --only clip --steps 2 --pictures 32 --json {out}.json".split(), *words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["learn", *told])
+        learn.main()
+    record: dict[str, Any] = json.loads(Path(f"{out}.json").read_text())
+    return record
+
+
+def test_a_measured_system_stays_and_is_measured_again_where_asked(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    (first,) = run(world, out)["rows"]
+    assert (first["system"], first["steps"]) == ("clip", 2)
+    assert 0 <= first["figures"]["retrieval"] <= 1
+    place = out / "clip" / learn.LEARNED
+    place.write_text(json.dumps(first | {"figures": {"retrieval": 2.0}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run", lambda *_, **__: pytest.fail("trained again"))
+        assert run(world, out)["rows"][0]["figures"] == {"retrieval": 2.0}
+        assert run(world, out, "--measure-again")["rows"] == [first]
+    assert json.loads(place.read_text()) == first
+
+
+def test_a_run_that_was_not_measured_goes_on_from_its_checkpoint(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    (first,) = run(world, out)["rows"]
+    (out / "clip" / learn.LEARNED).unlink()
+    (again,) = run(world, out)["rows"]
+    assert again["figures"] == first["figures"]  # its last step was kept, so that none was left to take
+
+
+def test_without_a_checkpoint_nothing_is_measured_again(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(world, tmp_path / "runs", "--measure-again")["rows"] == []
+    assert "no checkpoint" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
