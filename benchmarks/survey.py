@@ -7,7 +7,8 @@
 `world` region features and a recurrent text encoder that trains with the head. A run that was finished is not run
 again: each leaves a file under --out, from which the table is made. Scoring time is that of the comparison alone, both
 sides encoded, for 1,000 captions with the whole gallery. Seconds are of the processor, over all threads, so that other
-work on the machine does not count.
+work on the machine does not count. `--known FILE` takes over the runs of a table that was written with --json
+elsewhere, if its settings are the same.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import time
 from datetime import date
 from functools import partial
@@ -27,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.survey_data import Store, store
+from benchmarks.survey_runs import adopt, keep, settings, table
 from configs import matching
 from vlp.config import build, lazy
 from vlp.data.mismatched import mismatched
@@ -163,6 +164,8 @@ def finished(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     budget = f"{args.steps}x{args.batch}-{args.limit or 'all'}-{args.test_limit or 'all'}"
     folder = args.out / f"{args.data}-{budget}-noise-{args.noise:g}"
     folder.mkdir(parents=True, exist_ok=True)
+    for known in args.known:
+        adopt(known, folder, args)
     found: dict[str, list[dict[str, Any]]] = {}
     stores: tuple[Store, Store] | None = None
     for name, seed in [(name, seed) for seed in range(args.seeds) for name in args.systems]:
@@ -170,9 +173,7 @@ def finished(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         if not path.is_file():
             stores = stores or both_stores(args)
             record = run(name, seed, *stores, args)
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(record, indent=2) + "\n")
-            part.replace(path)
+            keep(path, record)
             print(f"{name} seed {seed}: R@1 {record['image to text R@1']:.1f} / {record['text to image R@1']:.1f}")
         found.setdefault(name, []).append(json.loads(path.read_text()))
     return found
@@ -187,34 +188,6 @@ def both_stores(args: argparse.Namespace) -> tuple[Store, Store]:
     train_data = store(args.cache, train_folder, stem, settings, args.limit)
     train_data.text_image = mismatched(train_data.text_image, args.noise, views=args.views)
     return train_data, store(args.cache, test_folder, stem, settings, args.test_limit)
-
-
-def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The survey's tables with what was measured: mean over the seeds, and their spread. Twins: captions that score
-    their own picture above one that differs in a look / in a relation."""
-    heads = ("i2t R@1", "t2i R@1", "twins", "train CPU s", "score s/1k")
-    lines = [f"{'system':<22}{'family':<16}" + "".join(f"{head:>14}" for head in heads) + "  index"]
-    for records in sorted(found.values(), key=lambda r: (r[0]["family"], -_mean(r, "rsum"))):
-        first = records[0]
-        cells = [_spread(records, f"{side} R@1") for side in ("image to text", "text to image")]
-        told = [f"twins that differ in a {kind}" for kind in ("look", "relation")]
-        cells.append(" / ".join(f"{_mean(records, name):.0f}" for name in told if first[name] is not None))
-        cells.append(f"{_mean(records, 'training CPU seconds'):.0f}")
-        cells.append(f"{_mean(records, 'scoring CPU seconds per 1,000 queries'):.3f}")
-        lines.append(
-            f"{first['system']:<22}{first['family']:<16}" + "".join(f"{c:>14}" for c in cells) + f"  {first['index']}"
-        )
-    return lines
-
-
-def _mean(records: list[dict[str, Any]], name: str) -> float:
-    return statistics.mean(record[name] for record in records)
-
-
-def _spread(records: list[dict[str, Any]], name: str) -> str:
-    values = [record[name] for record in records]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def main() -> None:
@@ -235,6 +208,7 @@ def main() -> None:
         "--views", type=int, help="neighbouring views of a training picture (default: flickr8k 2, world 1)"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/survey"), help="where finished runs are kept")
+    parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE", help="tables whose runs are known")
     parser.add_argument("--cache", type=Path, default=Path("data/survey"), help="where stored tokens are kept")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -249,7 +223,7 @@ def main() -> None:
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "threads": torch.get_num_threads(),
-            "settings": {k: str(v) for k, v in vars(args).items() if k not in ("json", "out", "cache", "folders")},
+            "settings": settings(args),
             "runs": found,
         }
         args.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import survey
 from benchmarks.survey_data import Store
+from benchmarks.survey_runs import adopt, settings
 from data_tools import synthesize
 from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
@@ -153,7 +154,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(survey, "both_stores", lambda args: (None, None))
     args = argparse.Namespace(
         out=tmp_path, data="world", steps=1, batch=2, limit=None, test_limit=None, noise=0.0, seeds=2,
-        systems=["vsepp", "scan"],
+        systems=["vsepp", "scan"], known=[],
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         survey.finished(args)
@@ -161,6 +162,26 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert done == ["vsepp 0", "scan 0", "vsepp 1", "vsepp 1", "scan 1"]
     assert [r["image to text R@1"] for r in found["vsepp"]] == [1.0, 2.0]
     assert mean_recalls(found["vsepp"]) == "1.5 / 2.0"
+
+
+def test_runs_of_a_table_with_the_same_settings_are_known(tmp_path: Path) -> None:
+    def asked(**other: object) -> argparse.Namespace:
+        names = {"data": "world", "steps": 9, "batch": 2, "limit": None, "test_limit": 5, "noise": 0.0, "views": 1}
+        return argparse.Namespace(**names, out=tmp_path, json=None, cache=None, folders=[], known=[], **other)
+
+    record = {"seed": 1, "image to text R@1": 4.0}
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"settings": settings(asked(systems=["scan"])), "runs": {"scan": [record]}}))
+    (tmp_path / "runs").mkdir()
+    adopt(table, tmp_path / "runs", asked(systems=["vsepp", "scan"]))
+    assert json.loads((tmp_path / "runs/scan-1.json").read_text()) == record
+    (tmp_path / "runs/scan-1.json").write_text("mine")
+    adopt(table, tmp_path / "runs", asked())
+    assert (tmp_path / "runs/scan-1.json").read_text() == "mine"
+    longer = asked()
+    longer.steps = 10
+    with pytest.raises(SystemExit, match=r"table\.json: its runs have other settings: steps 9, not 10"):
+        adopt(table, tmp_path / "runs", longer)
 
 
 def test_printed_figures_are_read_with_their_data_set(tmp_path: Path) -> None:
