@@ -4,7 +4,8 @@
     python -m benchmarks.learn --world data/world --only uniter albef --json FILE
 
 A run goes on from its newest checkpoint, and a system that is measured is not measured again (`OUT/NAME/learned.json`)
-unless `--measure-again` asks for it, which trains nothing and passes over systems without a checkpoint.
+unless `--measure-again` asks for it, which trains nothing and passes over systems without a checkpoint. `--known FILE`
+takes over the rows of a table that was written with --json elsewhere; a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
 a small world needs (docs/decisions.md). What each figure says: benchmarks/learned.py. Asked for are 30 points of
 colour and shape words between the true and another picture, 90 % of matchings, masked vision better than blind, and
@@ -119,13 +120,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs (default 4000)")
     parser.add_argument("--pictures", type=int, default=480, help="unseen pictures to measure on (default 480)")
     parser.add_argument("--measure-again", action="store_true", help="measure the newest checkpoints, train nothing")
+    parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE", help="tables whose rows are known")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    tables = [json.loads(path.read_text()) for path in args.known]
+    known = {row["system"]: row for table in tables for row in table["rows"]}
     rows = []
     for name in args.only or names():
-        row = learn(name, args)
+        row = known.get(name) or learn(name, args)
         print(shown(row) if row else f"{name:<14} no checkpoint", flush=True)
         rows += [row] if row else []
         if args.json:

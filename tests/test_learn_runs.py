@@ -61,3 +61,10 @@ def test_without_a_checkpoint_nothing_is_measured_again(
     assert run(world, tmp_path / "runs", "--measure-again")["rows"] == []
     assert "no checkpoint" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_rows_of_a_table_are_known(world: Path, tmp_path: Path) -> None:
+    row = {"system": "clip", "steps": 7, "figures": {"retrieval": 0.5}}
+    (tmp_path / "before.json").write_text(json.dumps({"rows": [row]}))
+    assert run(world, tmp_path / "runs", "--known", str(tmp_path / "before.json"))["rows"] == [row]
+    assert not (tmp_path / "runs").exists()
