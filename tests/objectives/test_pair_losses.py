@@ -16,6 +16,7 @@ from vlp.objectives.identity import Identity, identity_loss
 from vlp.objectives.pair_loss import PairLoss, all_pairs_loss, hardest_pairs_loss, pseudo_positive_loss
 from vlp.objectives.paths import path_loss
 from vlp.objectives.projection_matching import ProjectionMatching, projection_loss
+from vlp.objectives.ranking import Ranking
 from vlp.objectives.spread import bottleneck_loss, discrepancy_loss, diversity_loss
 from vlp.pooling.tokens import MeanPool
 from vlp.reasoning.adapter import TokenAdapter
@@ -140,15 +141,12 @@ def test_pairs_of_a_picture_are_all_positives() -> None:
     torch.testing.assert_close(PairLoss(similarity="itc")(View(net, b)).value, wanted)
 
 
-def test_the_first_steps_of_a_pair_loss_take_every_pair() -> None:
+def test_the_first_steps_of_a_pair_loss_rank() -> None:
     net, b = model(), batch(size=6)
-    loss, every, hardest = (
-        PairLoss(similarity="itc", pairs=pairs, easy_steps=easy).train()  # type: ignore[arg-type]
-        for pairs, easy in (("hardest", 1), ("all", 0), ("hardest", 0))
-    )
-    of_all, of_hardest = every(View(net, b)).value, hardest(View(net, b)).value
-    assert not torch.allclose(of_all, of_hardest)
-    assert torch.equal(loss(View(net, b)).value, of_all)
+    loss, hardest = (PairLoss(similarity="itc", pairs="hardest", easy_steps=easy).train() for easy in (1, 0))
+    ranked = Ranking(similarity="itc", negatives="all", squash=True)(View(net, b)).value
+    of_hardest = hardest(View(net, b)).value
+    torch.testing.assert_close(loss(View(net, b)).value, ranked)
     assert torch.equal(loss.eval()(View(net, b)).value, of_hardest)  # a loss that is read is the loss itself
     loss.train().after_step()
     assert torch.equal(loss(View(net, b)).value, of_hardest)

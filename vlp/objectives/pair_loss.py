@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlp.objectives.scored import sides, two_passes
+from vlp.objectives.ranking import violations
+from vlp.objectives.scored import Sides, sides, two_passes
 from vlp.types import Loss
 from vlp.view import View
 
@@ -33,9 +34,10 @@ def pseudo_positive_loss(scores: Tensor, own: Tensor, rival: Tensor) -> Tensor:
 class PairLoss(nn.Module):
     """Needs a similarity whose scores are log odds. Both directions, mean over the pairs of all ranks' batches.
 
-    `pairs`: every pair of the batch, or each pair and its hardest rivals, which a model at its beginning cannot tell
-    from the pair: the first `easy_steps` steps take every pair. `pseudo` weighs the pseudo-positive term. `two_pass`
-    scores all pairs without gradient, then the pairs and their hardest rivals again (`scored.two_passes`).
+    `pairs`: every pair of the batch, or each pair and its hardest rivals. `pseudo` weighs the pseudo-positive term.
+    `two_pass` scores all pairs without gradient, then the pairs and their hardest rivals again (`scored.two_passes`).
+    The first `easy_steps` steps rank instead: each pair's probability above those of all rivals by 0.2 (`Ranking`), as
+    CAMP's first stage does; from a beginning that tells nothing apart cross entropy leads to one answer for all pairs.
     """
 
     steps: Tensor
@@ -64,15 +66,16 @@ class PairLoss(nn.Module):
     def forward(self, view: View) -> Loss:
         """Mean of both directions."""
         found = sides(view, self.similarity)
-        every = self.pairs == "all" or (self.training and int(self.steps) < self.easy_steps)
-        if self.two_pass and not every:
+        if self.training and int(self.steps) < self.easy_steps:
+            return _ranked(found)
+        if self.two_pass:
             own, rivals = two_passes(found)
             value = sum(F.softplus(-own) + F.softplus(rival) * there for rival, there in rivals)
             total = torch.as_tensor(value).mean() / 2
             return Loss(total, {"pair": total.detach()})
         own, total = found.own, torch.zeros((), device=found.ids.device)
         for scores, rival in ((found.to_text, found.other_texts), (found.to_image, found.other_images)):
-            rows = all_pairs_loss(scores, ~rival) if every else hardest_pairs_loss(scores, own, rival)
+            rows = all_pairs_loss(scores, ~rival) if self.pairs == "all" else hardest_pairs_loss(scores, own, rival)
             if self.pseudo:
                 rows = rows + self.pseudo * pseudo_positive_loss(scores, own, rival)
             total = total + rows.mean() / 2
@@ -81,3 +84,10 @@ class PairLoss(nn.Module):
     def after_step(self) -> None:
         """The beginning counts steps."""
         self.steps.add_(1)
+
+
+def _ranked(found: Sides) -> Loss:
+    own, total = found.own.sigmoid(), torch.zeros((), device=found.ids.device)
+    for scores, rival in ((found.to_text, found.other_texts), (found.to_image, found.other_images)):
+        total = total + violations(scores.sigmoid(), own, rival, margin=0.2, negatives="all").mean()
+    return Loss(total, {"pair": total.detach()})
