@@ -158,7 +158,7 @@ def test_classes_are_compared_as_the_papers_compare_them(unit: Any) -> None:
     classes, vectors = random(5, 8), random(4, 8, seed=1)
     objective = Identity(width=8, classes=5, unit=unit, temperature=0.5).double()
     objective.centres.data = classes
-    found = objective.logits(vectors)
+    found = objective.logits(vectors).detach()
     for i, v in enumerate(vectors):
         for j, w in enumerate(classes):
             length = {"neither": 1.0, "classes": float(w.norm()), "both": float(w.norm() * v.norm())}[unit]
