@@ -55,4 +55,4 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world, whose tags stand for what is written."""
-    return matching.tiny("stacmr", parts(matching.WORLD, easy_steps=100), use_tags=True)
+    return matching.tiny("stacmr", parts(matching.WORLD, easy_steps=300), use_tags=True)
