@@ -12,6 +12,9 @@ from vlp.engine import precision
 from vlp.engine.precision import resolve_precision
 from vlp.training import run
 
+# "auto" is bf16 where the machine is fast at it, and accelerate would hold every later run of the process to that.
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 
 def test_auto_is_what_the_machine_does_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
