@@ -9,7 +9,7 @@ Data: Flickr30K or COCO as indexed shards with 36 regions a picture. Published: 
 reproduced here: docs/survey.md has what was measured on other data.
 
 Deliberately different: largest values over the tokens in place of the network's own pooling; the classes are image
-ids, and a temperature makes the unit logits sharp.
+ids.
 """
 
 from typing import Any
