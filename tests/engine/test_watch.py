@@ -87,7 +87,8 @@ def test_two_watches_bear_a_pause_and_then_name_who_is_left_behind(
 def test_training_begins_without_an_answer_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rank may have died this moment; then the next collective says so, at once."""
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(ranks.free_port()))
+    port = ranks.free_port()
+    monkeypatch.setenv("MASTER_PORT", str(port))
     meter: Any = SimpleNamespace(place=(0, "forward"), taken=0)
 
     def enter() -> None:
@@ -98,6 +99,12 @@ def test_training_begins_without_an_answer_of_the_store(monkeypatch: pytest.Monk
     entering.start()
     entering.join(60)
     assert not entering.is_alive()
+    server = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)  # or the watch asks on for 600 s
+    for thread in threading.enumerate():
+        if thread.name == "watch connects":
+            thread.join(60)
+            assert not thread.is_alive()
+    del server
 
 
 def hang(data: str, out: str, rank: int, how: str) -> None:
