@@ -182,8 +182,10 @@ def finished(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 def both_stores(args: argparse.Namespace) -> tuple[Store, Store]:
     """Training and test data."""
     stem = matching.FROZEN if args.data == "flickr8k" else matching.WORLD
-    settings = settings_of(args.systems[0], args).data
-    settings.use_tags = any(settings_of(name, args).data.use_tags for name in args.systems)
+    asked = [settings_of(name, args).data for name in args.systems]
+    settings = asked[0]
+    settings.use_tags = any(a.use_tags for a in asked)
+    settings.use_graph = any(a.use_graph for a in asked)
     train_folder, test_folder = args.folders
     train_data = store(args.cache, train_folder, stem, settings, args.limit)
     train_data.text_image = mismatched(train_data.text_image, args.noise, views=args.views)

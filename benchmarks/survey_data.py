@@ -15,8 +15,9 @@ from tqdm import tqdm
 from vlp.config import build
 from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
+from vlp.data.graph import graph_of
 from vlp.data.tokenizer import Tokenizer
-from vlp.types import Batch, Regions, Tags
+from vlp.types import Batch, Graph, Regions, Tags
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Store:
     twin: Tensor  # (I,) int64: the picture that differs from this one in a single fact, -1 where there is none
     twin_kind: Tensor  # (I,) int64: 0 no twin, 1 it differs in the look of one thing, 2 in a relation of two
     tags: Tensor | None = None  # (I, T) int64, -1 behind a picture's last; None where they were not asked for
+    graph: Tensor | None = None  # (T, L, 4) int16: the fields of Graph, of each piece; None where not asked for
 
     def save(self, path: Path) -> None:
         """Write beside and rename."""
@@ -68,6 +70,7 @@ class Store:
             image_id=owners,
             caption_id=captions,
             text_features=self.texts[captions, :length].float() if self.texts.numel() else None,
+            graph=None if self.graph is None else Graph(*self.graph[captions, :length].long().unbind(2)),
             image_row=row,
             **self.pictures(distinct),
         )
@@ -87,15 +90,20 @@ class Store:
 
 
 def store(cache: Path, folder: str, stem: Any, settings: DataConfig, limit: int | None) -> Store:
-    """The store of a shard folder, from `cache` where it was made before with the same limit, and with tags if
-    `settings` ask for them."""
+    """The store of a shard folder, from `cache` where it was made before with the same limit, and with tags and graphs
+    if `settings` ask for them."""
     name = f"{Path(folder).parent.name}-{Path(folder).name}-{limit or 'all'}.safetensors"
-    if not (cache / name).is_file() or (settings.use_tags and Store.load(cache / name).tags is None):
+    if not (cache / name).is_file() or lacks(Store.load(cache / name), settings):
         cache.mkdir(parents=True, exist_ok=True)
         tokenizer = Tokenizer.from_folder(settings.tokenizer or folder)
         dataset = EvaluationSet(settings, folder, tokenizer, limit=limit)
         (regions(dataset) if settings.use_regions else encoded(dataset, stem)).save(cache / name)
     return Store.load(cache / name)
+
+
+def lacks(made: Store, settings: DataConfig) -> bool:
+    """Whether a store has been made without what is asked for by now."""
+    return (settings.use_tags and made.tags is None) or (settings.use_graph and made.graph is None)
 
 
 @torch.inference_mode()
@@ -119,6 +127,7 @@ def encoded(dataset: EvaluationSet, stem: Any, size: int = 32) -> Store:
         dataset.text_image,
         *twins(dataset),
         tags(dataset),
+        graph(dataset),
     )
 
 
@@ -139,6 +148,7 @@ def regions(dataset: EvaluationSet) -> Store:
         dataset.text_image,
         *twins(dataset),
         tags(dataset),
+        graph(dataset),
     )
 
 
@@ -163,6 +173,22 @@ def tags(dataset: EvaluationSet) -> Tensor | None:
         return None
     found = [batch.tags.ids[0] for batch in dataset.image_batches(1) if batch.tags is not None]
     return pad_sequence(found, batch_first=True, padding_value=-1)
+
+
+def graph(dataset: EvaluationSet) -> Tensor | None:
+    """(T, L, 4) what each piece of each caption speaks of; None where the data is read without."""
+    if not dataset.dataset.config.use_graph:
+        return None
+    read = dataset.dataset
+    records = (read.record(*read.shards.locate(number)) for number in range(dataset.num_images))
+    rows = [
+        torch.tensor(graph_of(caption, read.tokenizer, read.config.max_length), dtype=torch.int16)
+        for record in records
+        for caption in record["captions"]
+    ]
+    padded = pad_sequence(rows, batch_first=True, padding_value=-1)
+    padded[:, :, 0].clamp_(min=0)  # no kind is 0, no number -1
+    return padded
 
 
 def _captions(dataset: EvaluationSet) -> tuple[Tensor, Tensor]:

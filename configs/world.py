@@ -21,6 +21,8 @@ WIDTH, HEADS, LAYERS = 96, 4, 4
 IMAGE, PATCH = 48, 16
 FEATURES, CLASSES = 64, 7  # of the world's regions
 LABELS = [[28], [88], [104], [90], [31], [76], [69]]  # word pieces of the classes' names, in their order
+# In a small model fused tokens find a short cut, and a tenth of the weight teaches no pointing (docs/decisions.md).
+ALIGNMENT: dict[str, Any] = {"weight": 1.0, "fused": False}
 CNN: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64], "out_indices": [3]}
 
 

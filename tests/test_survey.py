@@ -11,6 +11,7 @@ from benchmarks import survey
 from benchmarks.survey_data import Store
 from benchmarks.survey_runs import adopt, settings
 from data_tools import synthesize
+from vlp.data.graph import graph_of
 from vlp.data.shards import ShardFolder
 from vlp.data.tokenizer import Tokenizer
 from vlp.matching import mean_recalls, printed
@@ -34,6 +35,7 @@ def store(pictures: int = 6, seed: int = 0) -> Store:
         twin=torch.tensor([1, 0, 3, 2] + [-1] * (pictures - 4)),
         twin_kind=torch.tensor([1, 1, 2, 2] + [0] * (pictures - 4)),
         tags=torch.tensor([[7, 8, 9], [7, -1, -1], [5, 6, -1], [-1, -1, -1]] + [[4, -1, -1]] * (pictures - 4)),
+        graph=torch.randint(0, 4, (texts, 8, 4), generator=g).short(),
     )
 
 
@@ -44,13 +46,30 @@ def test_a_store_is_read_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(value, getattr(made, name)), name
 
 
-def test_a_store_of_before_has_no_tags(tmp_path: Path) -> None:
+def test_a_store_of_before_has_no_tags_and_no_graphs(tmp_path: Path) -> None:
     made = store()
-    made.tags = None
+    made.tags = made.graph = None
     made.save(tmp_path / "store.safetensors")
     old = Store.load(tmp_path / "store.safetensors")
     assert old.tags is None
     assert old.batch(torch.tensor([3])).tags is None
+    assert old.batch(torch.tensor([3])).graph is None
+
+
+def test_graphs_go_with_their_captions_and_are_those_of_the_shards(tmp_path: Path) -> None:
+    assert synthesized(tmp_path / "world") == 0
+    settings, folder, cache = survey.module_of("vsrn").tiny().data, str(tmp_path / "world/val"), tmp_path / "cache"
+    assert survey.store(cache, folder, None, settings, 3).graph is None
+    made = survey.store(cache, folder, None, survey.module_of("unified_vse").tiny().data, 3)
+    found = made.batch(torch.tensor([4, 0, 2])).graph
+    assert found is not None
+    tokenizer, shards = Tokenizer.from_folder(folder), ShardFolder(folder)
+    captions = [c for number in range(3) for c in json.loads(shards.read(*shards.locate(number), "json"))["captions"]]
+    for row, number in enumerate([4, 0, 2]):
+        wanted = torch.tensor(graph_of(captions[number], tokenizer, settings.max_length))
+        rows = torch.stack([found.kind[row], found.node[row], found.phrase[row], found.region[row]], 1)
+        assert torch.equal(rows[: len(wanted)], wanted)
+        assert bool((rows[len(wanted) :] == torch.tensor([0, -1, -1, -1])).all())
 
 
 def test_tags_go_with_their_pictures() -> None:

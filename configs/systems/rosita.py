@@ -12,7 +12,7 @@ those pairs.
 
 Deliberately different: every link is masked with one probability, where the paper weighs links by how often they occur
 in the data; words and regions are masked in each step, in a pass each, not one of the two; regions have no attribute
-classes; regression by squares; no question answering.
+classes; regression by squares; no question answering. The tiny form aligns words and regions as they enter the fusion.
 """
 
 from typing import Any
@@ -57,7 +57,9 @@ def parts(
         "mrm": lazy(MaskedRegions)(
             width=width, feature_width=feature_width, classes=classes, target="label", masking=masking
         ),
-        "wra": lazy(WordPatchAlignment)(negatives=negatives, skip=0),
+        "wra": lazy(WordPatchAlignment)(
+            negatives=negatives, skip=0, **(world.ALIGNMENT if words is world.WORDS else {})
+        ),
     }
     return model, objectives
 

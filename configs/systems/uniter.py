@@ -10,11 +10,13 @@ numbers and 1601 class probabilities each); BERT is a bert-base-cased folder. Pu
 fine-tuning: COCO 5K TR/IR R@1 65.7/52.9, Flickr30K 87.3/75.6. Not reproduced here: that takes the 5.6M pairs.
 
 Deliberately different: the published run draws one objective a step (COCO 6:8:4:4 for ITM, MLM, regression, KL) where
-this one sums them all; batches count pairs, not tokens; wrong pairs never show the same image id.
+this one sums them all; batches count pairs, not tokens; wrong pairs never show the same image id. The tiny form
+aligns words and regions as they enter the fusion.
 """
 
 from typing import Any
 
+from configs import world
 from configs.facts import System
 from vlp.config import lazy
 from vlp.data.config import DataConfig
@@ -74,7 +76,9 @@ def parts(
         "itm": lazy(ITM)(negatives=lazy(RandomNegatives)()),
         "mlm": lazy(MLM)(width=width, **vocabulary),
         "mrm": lazy(MaskedRegions)(width=width, feature_width=feature_width, classes=classes),
-        "wra": lazy(WordPatchAlignment)(negatives=lazy(RandomNegatives)(), skip=0),
+        "wra": lazy(WordPatchAlignment)(
+            negatives=lazy(RandomNegatives)(), skip=0, **(world.ALIGNMENT if vocabulary is world.WORDS else {})
+        ),
     }
     return model, objectives
 
@@ -94,10 +98,9 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the regions of the synthetic world, for a laptop."""
-    world = {"vocab_size": 160, "mask_id": 4, "first_word_id": 5}
     run = config()
     run.model, run.objectives = parts(
-        width=96, layers=4, heads=4, feature_width=64, classes=7, vocabulary=world, max_positions=48, dropout=0.0
+        width=96, layers=4, heads=4, feature_width=64, classes=7, vocabulary=world.WORDS, max_positions=48, dropout=0.0
     )
     run.data = DataConfig(
         train="data/world/train",
