@@ -18,7 +18,8 @@ from vlp.data.errors import DataError
 from vlp.engine.checkpoint import CheckpointError, newest
 from vlp.engine.manifest import write_manifest
 from vlp.engine.tensors import read_tensors, write_tensors
-from vlp.training import TrainConfig, load_model, load_weights, without_weights
+from vlp.training import TrainConfig, load_model
+from vlp.weights import load_weights, without_weights
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,40 @@ def test_init_starts_model_and_teacher_from_the_checkpoint(trained: Path, data: 
     for name, value in before.items():
         assert torch.equal(state[f"model.{name}"], value)
         torch.testing.assert_close(state[f"teacher.copy.model.{name}"], value)
+
+
+def test_init_parts_start_from_the_checkpoint_and_the_others_from_seed_and_files(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
+    config = small_config(data, tmp_path / "run", steps=1)
+    deeper_text(config)
+    config.run.seed, config.optim = 5, replace(config.optim, lr=0.0, min_lr=0.0, weight_decay=0.0)
+    drawn = training.build_task(config).model.state_dict()
+    config.init, config.init_parts = str(trained), ["vision.vit.blocks", "text.layers.1"]
+    training.run(config)
+    state = read_tensors(cast(Path, newest(tmp_path / "run")) / "model.safetensors", prefix="model.")
+    saved = read_tensors(cast(Path, newest(trained)) / "model.safetensors", prefix="model.")
+    for name, value in state.items():
+        given = name.startswith(("vision.vit.blocks.", "text.layers.1."))
+        assert torch.equal(value, (saved if given else drawn)[name]), name
+
+
+@pytest.mark.parametrize(
+    ("parts_asked", "error", "message"),
+    [
+        (["vision", "txt"], ConfigError, r"init_parts=\['txt'\]: the model has no such part; it has vision, text"),
+        (["text"], CheckpointError, r"missing: text\.layers\.2\.(.|\n)*init_parts=\['text'\] must be as they are in"),
+    ],
+)
+def test_init_parts_that_do_not_fit_are_named(
+    parts_asked: list[str], error: type[Exception], message: str, trained: Path, data: Path, tmp_path: Path
+) -> None:
+    config = small_config(data, tmp_path / "run")
+    deeper_text(config)
+    config.init, config.init_parts = str(trained), parts_asked
+    with pytest.raises(error, match=message):
+        training.run(config)
+    assert not (tmp_path / "run").exists()
 
 
 def in_the_older_form(run: Path) -> None:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 
-from vlp.config import ConfigError, Lazy, build, from_json, to_json
+from vlp.config import ConfigError, build, from_json, to_json
 from vlp.data.config import DataConfig
 from vlp.data.evaluation import EvaluationSet
 from vlp.data.loader import TrainLoader
@@ -38,7 +38,6 @@ from vlp.engine.signals import StopSignals, held_back
 from vlp.engine.switches import apply_switches
 from vlp.engine.tensors import check_fit, read_tensors, with_one_dimension
 from vlp.engine.watch import Watch
-from vlp.layers.prompts import own_prompts
 from vlp.model import VLModel
 from vlp.retrieval.config import EvaluationConfig
 from vlp.retrieval.evaluate import evaluate
@@ -46,6 +45,7 @@ from vlp.task import Task, embeddings_alone
 from vlp.teacher import Teacher
 from vlp.trial import try_task
 from vlp.types import Batch
+from vlp.weights import load_weights, without_weights
 
 
 @dataclass
@@ -61,6 +61,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mix: dict[str, float] | None = None  # shares with which a step draws one objective; None = every step sums them all
     init: str | None = None  # checkpoint, or run folder, whose model weights start this run
+    init_parts: list[str] | None = None  # these of them alone ("vision", "text.layers"); None = all
 
 
 def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source: str = "") -> dict[str, float]:
@@ -168,30 +169,6 @@ def build_task(config: TrainConfig, read_weights: bool = True) -> Task:
     return task
 
 
-def without_weights(value: Any) -> Any:
-    """The same recorded calls with every `weights` keyword set to None: parts start at random and read no file."""
-    if isinstance(value, Lazy):
-        kwargs = {name: without_weights(v) for name, v in value.kwargs.items()}
-        return Lazy(value.target, kwargs | ({"weights": None} if "weights" in kwargs else {}))
-    if isinstance(value, dict):
-        return {name: without_weights(v) for name, v in value.items()}
-    return [without_weights(v) for v in value] if isinstance(value, list) else value
-
-
-def load_weights(model: VLModel, folder: Path, fresh_prompts: bool = False) -> None:
-    """Fill a model from a checkpoint of the same architecture; position embeddings are resampled to its image size.
-
-    With `fresh_prompts` prompts (`vlp/layers/prompts.py`) that the checkpoint does not have stay as the seed drew them.
-    Raises CheckpointError listing the keys that are missing, unexpected or of another shape.
-    """
-    state = with_one_dimension(model.state_dict(), read_tensors(folder / MODEL, prefix="model."))
-    cast(Any, model.vision).adapt_state(state, "vision.")
-    state = (own_prompts(model) if fresh_prompts else {}) | state
-    remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
-    check_fit(model.state_dict(), state, folder / MODEL, remedy)
-    model.load_state_dict(state)
-
-
 def load_model(folder: Path | str) -> tuple[VLModel, TrainConfig, Tokenizer]:
     """Model (in evaluation mode, on the CPU), config and tokenizer of a checkpoint, or of a run's newest one.
 
@@ -270,10 +247,10 @@ def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) 
     """The task with its starting weights, those of `begin` excepted."""
     fresh = begin is None
     source = checkpoint.resolve(config.init) if fresh and config.init is not None else None
-    task = build_task(config, read_weights=fresh and source is None)
+    task = build_task(config, read_weights=fresh and (source is None or bool(config.init_parts)))
     check_sizes(config, task, tokenizer)
     if source is not None:
-        load_weights(task.model, source, fresh_prompts=True)
+        load_weights(task.model, source, fresh_prompts=True, parts=config.init_parts or ())
         task.sync_teacher()
     apply_switches(task, config.run)
     return task

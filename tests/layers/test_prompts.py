@@ -19,6 +19,7 @@ from vlp.text.bert import BertText
 from vlp.text.clip import ClipText
 from vlp.view import View
 from vlp.vision.vit import TimmViT
+from vlp.weights import load_weights
 
 
 def bert(folder: Path) -> BertModel:
@@ -130,7 +131,7 @@ def test_tuning_starts_from_a_checkpoint_without_prompts_and_changes_nothing_els
     assert all(not torch.equal(new[name], fresh[name]) for name in set(new) - set(old))
     model, _, _ = training.load_model(tmp_path / "after")
     with pytest.raises(CheckpointError, match=r"2 missing: .*prompts\.tokens"):
-        training.load_weights(model, tmp_path / "before" / "step-00000001")
+        load_weights(model, tmp_path / "before" / "step-00000001")
 
 
 def test_every_prompt_gets_a_gradient_through_the_frozen_backbone() -> None:

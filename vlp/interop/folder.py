@@ -17,7 +17,8 @@ from vlp.engine.tensors import FLOATS, in_dtype, write_tensors
 from vlp.interop.card import Card, render, short
 from vlp.loading import CONFIG, FORMAT, MODEL, PREPROCESSING, RESIZE, VERSION, ExportError
 from vlp.retrieval.cache import FOLDER as CACHE
-from vlp.training import load_model, without_weights
+from vlp.training import load_model
+from vlp.weights import without_weights
 
 CARD, EVALUATIONS = "README.md", "evaluation*.json"
 
