@@ -21,7 +21,7 @@ FLOORS = (
     ("vlp.teacher", "vlp.gradient_cache"),
     ("vlp.objectives",),
     ("vlp.task",),
-    ("vlp.loading", "vlp.trial"),
+    ("vlp.loading", "vlp.trial", "vlp.weights"),
     ("vlp.retrieval",),
     ("vlp.training",),
     ("vlp.interop",),
