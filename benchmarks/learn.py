@@ -7,9 +7,11 @@ A run goes on from its newest checkpoint, and a system that is measured is not m
 unless `--measure-again` asks for it, which trains nothing and passes over systems without a checkpoint. `--known FILE`
 takes over the rows of a table that was written with --json elsewhere; a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
-a small world needs (docs/decisions.md). What each figure says: benchmarks/learned.py. Asked for are 30 points of
-colour and shape words between the true and another picture, 90 % of matchings, masked vision better than blind, and
-60 % of the object words pointing to their box where a system claims alignment.
+a small world needs (docs/decisions.md). A system that was published with a pre-trained network for pictures starts with
+that of a small dual encoder (STARTS), which is trained first on the same world. What each figure says:
+benchmarks/learned.py. Asked for are 30 points of colour and shape words between the true and another picture, 90 % of
+matchings, masked vision better than blind, and 60 % of the object words pointing to their box where a system claims
+alignment.
 """
 
 import argparse
@@ -39,6 +41,16 @@ ASKED = {"words points": 30.0, "told points": 30.0, "matching": 0.9, "alignment"
 MORE_IS_BETTER = ("accuracy", "giou")  # how figures end that are to be above their blind one; losses are to be below
 MASKED = 0.4
 LEARNED = "learned.json"
+GRID = [f"vision.{part}" for part in ("network", "projection", "positions")]
+STARTS = {  # the system whose run gives the parts
+    "meter": ("clip", ["vision"]),
+    "pixelbert": ("align", GRID),
+    "kdvlp": ("align", GRID),
+    "soho": ("align", ["vision.grid=vision"]),
+    "e2evlp": ("align", [f"vision.network.{part}" for part in ("conv1", "bn1", "layer1", "layer2")]),
+    "fashionbert": ("brivl", ["vision.network"]),
+    "kaleido_bert": ("brivl", ["vision.network"]),
+}
 
 
 def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
@@ -73,15 +85,26 @@ def learn(name: str, args: argparse.Namespace) -> dict[str, Any]:
     if args.measure_again and checkpoint.newest(place.parent) is None:
         return {}
     if not args.measure_again:
-        start = time.perf_counter()
-        training.run(config, resume=True)
-        row = {"minutes_of_the_last_start": round((time.perf_counter() - start) / 60, 1)}
+        row = train(name, config, args)
     task, steps = trained(config)
     row |= {"system": name, "steps": steps, "figures": figures(task, config, args)}
     part = place.with_name(f"{LEARNED}.part")
     part.write_text(json.dumps(row, indent=2) + "\n")
     os.replace(part, place)
     return row
+
+
+def train(name: str, config: TrainConfig, args: argparse.Namespace) -> dict[str, Any]:
+    """Train, or go on, with what is given to begin with; what a row says of it."""
+    row: dict[str, Any] = {}
+    if name in STARTS:
+        source, config.init_parts = STARTS[name]
+        learn(source, args)
+        config.init = str(args.out / source)
+        row["starts with"] = {"run": source, "parts": config.init_parts}
+    start = time.perf_counter()
+    training.run(config, resume=True)
+    return row | {"minutes_of_the_last_start": round((time.perf_counter() - start) / 60, 1)}
 
 
 def figures(task: Task, config: TrainConfig, args: argparse.Namespace) -> dict[str, float]:
@@ -108,7 +131,8 @@ def shown(row: dict[str, Any]) -> str:
         if not name.endswith((" blind", " with picture", " with another")):
             blind = f" (blind {figures[f'{name} blind']:.3g})" if f"{name} blind" in figures else ""
             told.append(f"{name} {value:.3g}{blind}{'' if reached.get(name, True) else ' !'}")
-    return f"{row['system']:<14}{row['steps']:>6}  {', '.join(told)}"
+    start = f" (starts with {row['starts with']['run']}'s network)" if "starts with" in row else ""
+    return f"{row['system']:<14}{row['steps']:>6}  {', '.join(told)}{start}"
 
 
 def main() -> None:

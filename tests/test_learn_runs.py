@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import learn
 from data_tools import synthesize
 from vlp import training
+from vlp.engine.tensors import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,38 @@ def test_rows_of_a_table_are_known(world: Path, tmp_path: Path) -> None:
     (tmp_path / "before.json").write_text(json.dumps({"rows": [row]}))
     assert run(world, tmp_path / "runs", "--known", str(tmp_path / "before.json"))["rows"] == [row]
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    asked = argparse.Namespace(world=world, out=out, steps=1, pictures=32, threads=1, measure_again=False)
+    starting = training.load_weights
+    given: list[dict[str, Any]] = []
+
+    def noted(model: Any, folder: Path, **options: Any) -> None:
+        starting(model, folder, **options)
+        given.append({key: value.clone() for key, value in model.state_dict().items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "load_weights", noted)
+        row = learn.learn("soho", asked)
+    source = read_tensors(out / "align" / "step-00000001" / "model.safetensors", prefix="model.vision.")
+    assert len(source) > 20
+    assert all(torch.equal(given[0][f"vision.grid.{key}"], value) for key, value in source.items())
+    assert "(starts with align's network)" in learn.shown(row)
+    assert (out / "align" / learn.LEARNED).is_file()
+
+
+@pytest.mark.parametrize("name", learn.STARTS)
+def test_the_parts_that_a_system_starts_with_are_there_and_fit(name: str, tmp_path: Path) -> None:
+    asked = argparse.Namespace(world=tmp_path, out=tmp_path, steps=1, threads=1)
+    source, parts = learn.STARTS[name]
+    config = learn.recipe(source, asked)
+    config.run.seed = 7
+    write_tensors(tmp_path / "model.safetensors", training.build_task(config, False).state_dict())
+    model = training.build_task(learn.recipe(name, asked), False).model
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    training.load_weights(model, tmp_path, parts=parts)
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all(any(key.startswith(part.partition("=")[0]) for part in parts) for key in changed)

@@ -61,7 +61,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mix: dict[str, float] | None = None  # shares with which a step draws one objective; None = every step sums them all
     init: str | None = None  # checkpoint, or run folder, whose model weights start this run
-    init_parts: list[str] | None = None  # these of them alone ("vision", "text.layers"); None = all
+    init_parts: list[str] | None = None  # these alone ("vision", "text.layers", "vision.grid=vision"); None = all
 
 
 def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source: str = "") -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Weights of a checkpoint into a model: all of them, or those of some parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,17 +29,19 @@ def load_weights(model: VLModel, folder: Path, fresh_prompts: bool = False, part
 
     With `fresh_prompts` prompts (`vlp/layers/prompts.py`) that the checkpoint does not have stay as the seed drew them.
     With `parts`, names of the model's state or of what they begin with ("vision", "text.layers"), these alone are
-    filled, and the rest of either model may be anything. Raises ConfigError for a part that the model does not have,
-    CheckpointError listing the keys that are missing, unexpected or of another shape.
+    filled, and the rest of either model may be anything; "vision.grid=vision" takes the checkpoint's vision for a part
+    that has another name here. Raises ConfigError for a part that the model does not have, CheckpointError listing the
+    keys that are missing, unexpected or of another shape.
     """
-    own = chosen(model.state_dict(), parts)
-    unknown = [part for part in parts if not chosen(own, [part])]
-    if unknown:
-        names = ", ".join(dict.fromkeys(key.split(".")[0] for key in model.state_dict()))
-        raise ConfigError(f"init_parts={unknown}: the model has no such part; it has {names}, and their parts")
-    state = with_one_dimension(own, chosen(read_tensors(folder / MODEL, prefix="model."), parts))
+    names = named(parts, model)
+    saved = read_tensors(folder / MODEL, prefix="model.")
+    own = {key: value for here, _ in names for key, value in below(model.state_dict(), here).items()}
+    found = {
+        here + key.removeprefix(there): value for here, there in names for key, value in below(saved, there).items()
+    }
+    state = with_one_dimension(own, found)
     cast(Any, model.vision).adapt_state(state, "vision.")
-    state = (chosen(own_prompts(model), parts) if fresh_prompts else {}) | state
+    state = {key: value for key, value in own_prompts(model).items() if fresh_prompts and key in own} | state
     remedy = f"the model of this config must be the one in {folder / CONFIG}, image size apart"
     if parts:
         remedy = f"init_parts={list(parts)} must be as they are in {folder / CONFIG}; leave out what differs"
@@ -47,6 +49,17 @@ def load_weights(model: VLModel, folder: Path, fresh_prompts: bool = False, part
     model.load_state_dict(state, strict=not parts)
 
 
-def chosen(state: dict[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
-    """The entries of a state under these names; all of them where none is given."""
-    return {k: v for k, v in state.items() if not parts or any(k == p or k.startswith(f"{p}.") for p in parts)}
+def named(parts: Sequence[str], model: VLModel) -> list[tuple[str, str]]:
+    """What each part is called here and in the checkpoint; everything where none is asked for. Raises ConfigError."""
+    state = model.state_dict()
+    names = [(here, there or here) for here, _, there in (part.partition("=") for part in parts)]
+    unknown = [here for here, _ in names if not below(state, here)]
+    if unknown:
+        told = ", ".join(dict.fromkeys(key.split(".")[0] for key in state))
+        raise ConfigError(f"init_parts={unknown}: the model has no such part; it has {told}, and their parts")
+    return names or [("", "")]
+
+
+def below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The entries of a state that have this name or begin with it; all of them for no name."""
+    return {key: value for key, value in state.items() if not name or key == name or key.startswith(f"{name}.")}
