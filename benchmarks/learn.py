@@ -20,7 +20,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,7 +31,7 @@ from vlp.data.tokenizer import Tokenizer
 from vlp.engine import checkpoint
 from vlp.engine.provenance import machine, timestamp
 from vlp.engine.session import MODEL
-from vlp.engine.tensors import read_tensors
+from vlp.engine.tensors import read_tensors, write_tensors
 from vlp.objectives.mlm import MLM
 from vlp.systems import names
 from vlp.task import Task
@@ -42,7 +42,8 @@ MORE_IS_BETTER = ("accuracy", "giou")  # how figures end that are to be above th
 MASKED = 0.4
 LEARNED = "learned.json"
 GRID = [f"vision.{part}" for part in ("network", "projection", "positions")]
-STARTS = {  # the system whose run gives the parts
+STARTS = {  # the system whose run gives the parts; none: its vision transformer as a file, whose blocks read words too
+    "vilt": ("clip", []),
     "meter": ("clip", ["vision"]),
     "pixelbert": ("align", GRID),
     "kdvlp": ("align", GRID),
@@ -98,13 +99,24 @@ def train(name: str, config: TrainConfig, args: argparse.Namespace) -> dict[str,
     """Train, or go on, with what is given to begin with; what a row says of it."""
     row: dict[str, Any] = {}
     if name in STARTS:
-        source, config.init_parts = STARTS[name]
+        source, parts = STARTS[name]
         learn(source, args)
-        config.init = str(args.out / source)
-        row["starts with"] = {"run": source, "parts": config.init_parts}
+        start_with(config, args.out / source, parts)
+        row["starts with"] = {"run": source, "parts": parts}
     start = time.perf_counter()
     training.run(config, resume=True)
     return row | {"minutes_of_the_last_start": round((time.perf_counter() - start) / 60, 1)}
+
+
+def start_with(config: TrainConfig, run: Path, parts: list[str]) -> None:
+    """Let a config start with parts of a finished run's model, or with its vision transformer as timm's file."""
+    if parts:
+        config.init, config.init_parts = str(run), parts
+        return
+    file, model = run / "vit.safetensors", cast(Any, config.model)
+    write_tensors(file, read_tensors(checkpoint.resolve(run) / MODEL, prefix="model.vision.vit."))
+    for part in ("vision", "fusion"):
+        model.kwargs[part].kwargs["weights"] = str(file)
 
 
 def figures(task: Task, config: TrainConfig, args: argparse.Namespace) -> dict[str, float]:

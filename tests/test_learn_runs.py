@@ -12,6 +12,7 @@ import torch
 from benchmarks import learn
 from data_tools import synthesize
 from vlp import training
+from vlp.engine.manifest import write_manifest
 from vlp.engine.tensors import read_tensors, write_tensors
 
 
@@ -96,12 +97,19 @@ def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(w
 def test_the_parts_that_a_system_starts_with_are_there_and_fit(name: str, tmp_path: Path) -> None:
     asked = argparse.Namespace(world=tmp_path, out=tmp_path, steps=1, threads=1)
     source, parts = learn.STARTS[name]
-    config = learn.recipe(source, asked)
-    config.run.seed = 7
-    write_tensors(tmp_path / "model.safetensors", training.build_task(config, False).state_dict())
-    model = training.build_task(learn.recipe(name, asked), False).model
+    config, model = learn.recipe(source, asked), training.build_task(learn.recipe(name, asked), False).model
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    training.load_weights(model, tmp_path, parts=parts)
+    config.run.seed = 7
+    step = tmp_path / source / "step-00000001"
+    step.mkdir(parents=True)
+    write_tensors(step / "model.safetensors", training.build_task(config, False).state_dict())
+    write_manifest(step)
+    started = learn.recipe(name, asked)
+    learn.start_with(started, tmp_path / source, parts)
+    model = training.build_task(started).model
+    if started.init:
+        training.load_weights(model, step, parts=parts)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed
-    assert all(any(key.startswith(part.partition("=")[0]) for part in parts) for key in changed)
+    names = [part.partition("=")[0] for part in parts] or ["vision", "fusion.layers", "fusion.norm"]
+    assert {key for key in before if key.startswith(tuple(names)) and before[key].std() > 0} <= changed
+    assert all(key.startswith(tuple(names)) for key in changed)

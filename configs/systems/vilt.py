@@ -3,16 +3,21 @@
 One stream: linear 32 x 32 patches and word embeddings in one ViT-B of 12 pre-norm blocks. ITM with half of the rows
 mismatched, whole-word MLM, and word-patch alignment by optimal transport (IPOT, weight 0.1) on the ITM pass.
 
-    accelerate launch -m pretrain configs/systems/vilt.py data.train=SHARDS data.val=SHARDS
+    accelerate launch -m pretrain configs/systems/vilt.py data.train=SHARDS model.{vision,fusion}.weights=VIT
 
-Data: image-caption pairs as indexed shards. Published, 4M images, after fine-tuning: COCO 5K TR/IR R@1 61.6/43.0,
+Data: image-caption pairs as indexed shards; VIT is the safetensors file of timm's vit_base_patch32_384, whose blocks
+the published run starts with. Published, 4M images, after fine-tuning: COCO 5K TR/IR R@1 61.6/43.0,
 Flickr30K 83.6/64.5 (64 GPUs, 200k steps). Not reproduced here: that takes the 4M images.
 
 Deliberately different: pictures are squared to 384 px instead of keeping their aspect ratio up to 384 x 640, so no
 patch is dropped at random; each positive row has its negative row in the same step; false images never show the same
-image id; the MLM decoder is tied to the word embeddings.
+image id; the MLM decoder is tied to the word embeddings. The tiny form aligns words and patches as they enter the
+fusion.
 """
 
+from typing import Any, cast
+
+from configs import world
 from configs.facts import System
 from configs.parts import one_stream
 from vlp.data.config import DataConfig
@@ -57,4 +62,6 @@ def tiny() -> TrainConfig:
 
     run = demo.one_stream_pretrain()
     run.model, run.objectives = demo.one_stream_parts()
+    cast(Any, run.objectives["wpa"]).kwargs.update(world.ALIGNMENT)
+    run.optim.lr = 1.5e-3
     return run

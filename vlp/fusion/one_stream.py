@@ -1,6 +1,7 @@
 """One stream: words and image tokens side by side in one transformer (ViLT, Kim 2021; UNITER, Chen 2020)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from vlp.fusion.summary import Summary, places, summarized
 from vlp.layers.bert_weights import bert_layers, read_bert
 from vlp.layers.blocks import PostNormBlock, PreNormBlock, init_transformer
 from vlp.layers.packing import Packing
+from vlp.layers.vit_weights import check_shapes, read_vit, vit_layers
 from vlp.types import Fused, Stream
 
 
@@ -31,8 +33,8 @@ class PreparedTokens:
 class OneStream(nn.Module):
     """A joint transformer over [text ; image]. Gives `Fused(image, text, tanh-pooled [CLS] or mean of the text)`.
 
-    Blocks are a ViT's (norm before, and one at the end), or with `post_norm` BERT's, which may start from `weights`, a
-    Hugging Face BERT folder.
+    Blocks are a ViT's (norm before, and one at the end), or with `post_norm` BERT's. They may start from `weights`, a
+    timm ViT's safetensors file or a Hugging Face BERT folder.
     """
 
     def __init__(
@@ -48,8 +50,8 @@ class OneStream(nn.Module):
         summary: Summary = "cls",
     ) -> None:
         super().__init__()
-        if weights is not None and not post_norm:
-            raise ValueError("a BERT's weights fit post-norm blocks only; set post_norm=true")
+        if weights is not None and not post_norm and Path(weights).is_dir():
+            raise ValueError("a BERT's folder fits post-norm blocks only; set post_norm=true, or give a ViT's file")
         self.width = width
         self.summary = summary
         self.checkpointing = False
@@ -63,7 +65,9 @@ class OneStream(nn.Module):
         init_transformer(self, width)
         nn.init.normal_(self.modality, std=0.02)
         if weights is not None:
-            missing = self.load_state_dict(bert_layers(read_bert(weights), 0, layers), strict=False)
+            given = bert_layers(read_bert(weights), 0, layers) if post_norm else vit_layers(read_vit(weights), layers)
+            check_shapes(self.state_dict(), given, weights)
+            missing = self.load_state_dict(given, strict=False)
             assert not missing.unexpected_keys
 
     def prepare(self, image: Stream) -> PreparedTokens:

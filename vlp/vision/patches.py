@@ -8,13 +8,19 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer
+from vlp.layers.vit_weights import check_shapes, read_vit, vit_patches
 from vlp.types import Batch, Stream
 
 
 class LinearPatches(nn.Module):
-    """(B, 3, S, S) -> Stream (B, 1 + N, D): one linear layer a patch, learned positions, a class token first."""
+    """(B, 3, S, S) -> Stream (B, 1 + N, D): one linear layer a patch, learned positions, a class token first.
 
-    def __init__(self, *, image_size: int, patch: int, width: int, dropout: float = 0.0) -> None:
+    `weights` is a timm ViT's safetensors file to start from, its positions resampled to this grid.
+    """
+
+    def __init__(
+        self, *, image_size: int, patch: int, width: int, dropout: float = 0.0, weights: str | None = None
+    ) -> None:
         super().__init__()
         if image_size % patch:
             raise ValueError(f"image_size {image_size} is not a multiple of patch {patch}")
@@ -29,6 +35,11 @@ class LinearPatches(nn.Module):
         init_transformer(self, width)
         nn.init.trunc_normal_(self.positions, std=0.02)
         nn.init.trunc_normal_(self.class_token, std=0.02)
+        if weights is not None:
+            state = vit_patches(read_vit(weights))
+            self.adapt_state(state, "")
+            check_shapes(self.state_dict(), state, weights)
+            self.load_state_dict(state)
 
     def forward(self, batch: Batch) -> Stream:
         """Pictures to a stream."""

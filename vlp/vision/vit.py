@@ -1,19 +1,18 @@
 """Any timm vision transformer as an image encoder, with an optional frozen prefix whose output can be cached."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlp.layers.levels import check_levels
 from vlp.layers.prompts import Prompts
+from vlp.layers.vit_weights import read_vit
 from vlp.types import Batch, Stream
 
 
@@ -142,10 +141,7 @@ class TimmViT(nn.Module):
 
 def load_timm_weights(encoder: TimmViT, weights: str) -> None:
     """Load a timm safetensors file. Raises FileNotFoundError, or ValueError naming the keys that differ."""
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"vision weights {weights} do not exist; give a timm safetensors file or null")
-    state = {k: v.float() for k, v in load_file(weights).items()}
-    state = {k: v for k, v in state.items() if not k.startswith(("head.", "mask_token"))}
+    state = read_vit(weights)
     if "pos_embed" in state:
         state["pos_embed"] = encoder._resampled(state["pos_embed"])
     own = encoder.vit.state_dict()
