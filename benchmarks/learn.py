@@ -45,6 +45,7 @@ GRID = [f"vision.{part}" for part in ("network", "projection", "positions")]
 STARTS = {  # the system whose run gives the parts; none: its vision transformer as a file, whose blocks read words too
     "vilt": ("clip", []),
     "meter": ("clip", ["vision"]),
+    "xvlm": ("clip", ["vision"]),
     "pixelbert": ("align", GRID),
     "kdvlp": ("align", GRID),
     "soho": ("align", ["vision.grid=vision"]),
