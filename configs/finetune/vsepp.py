@@ -49,7 +49,7 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """On the synthetic world."""
-    return matching.tiny("vsepp", parts(matching.WORLD, easy_steps=100))
+    return matching.tiny("vsepp", parts(matching.WORLD, easy_steps=300))
 
 
 def frozen() -> TrainConfig:
