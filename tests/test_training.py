@@ -120,6 +120,9 @@ def test_init_parts_that_do_not_fit_are_named(
     config.init, config.init_parts = str(trained), parts_asked
     with pytest.raises(error, match=message):
         training.run(config)
+    config.init = None
+    with pytest.raises(ConfigError, match=r"init_parts are parts of the run that init names; set init=RUN"):
+        training.run(config)
     assert not (tmp_path / "run").exists()
 
 

@@ -67,8 +67,8 @@ class TrainConfig:
 def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source: str = "") -> dict[str, float]:
     """Train `config` (or only try its first step) and return the newest metrics. `source` names the config file.
 
-    Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`; the files that the
-    parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step,
+    Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`, or its `init_parts`; the
+    files that the parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step,
     and Stopped (exit code 75) after a signal.
     """
     config.run.check()
@@ -245,6 +245,8 @@ def _meter(run: RunConfig, task: Task, batch: Batch, accelerator: Accelerator, s
 
 def _task(config: TrainConfig, begin: Path | None, tokenizer: Tokenizer | None) -> Task:
     """The task with its starting weights, those of `begin` excepted."""
+    if config.init_parts and config.init is None:
+        raise ConfigError("init_parts are parts of the run that init names; set init=RUN, or init_parts=null")
     fresh = begin is None
     source = checkpoint.resolve(config.init) if fresh and config.init is not None else None
     task = build_task(config, read_weights=fresh and (source is None or bool(config.init_parts)))

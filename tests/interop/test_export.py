@@ -134,13 +134,14 @@ def test_an_export_needs_no_other_file(data: Path, tmp_path: Path, monkeypatch: 
     run = save(config, tmp_path / "run", data)
     record = json.loads((run / "config.json").read_text())
     record["model"]["text"]["weights"] = "/gone/bert"
+    record["init"], record["init_parts"] = "/gone/clip", ["vision"]
     _rewrite(run, "config.json", json.dumps(record))
     export(run, tmp_path / "out", dtype="fp16")
     shutil.rmtree(tmp_path / "run")
     model = vlp.load(tmp_path / "out", device="cpu")
     assert model.encode_texts("worda").shape == (1, 16)
     assert "/gone" not in (tmp_path / "out" / "config.json").read_text()
-    assert "started from: gone/bert" in (tmp_path / "out" / "README.md").read_text()
+    assert "started from: vision of checkpoint gone/clip, gone/bert" in (tmp_path / "out" / "README.md").read_text()
 
 
 def _rewrite(checkpoint: Path, name: str, text: str) -> None:

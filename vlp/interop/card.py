@@ -125,8 +125,9 @@ vlp is Apache-2.0. These weights carry the terms of the data that they were trai
 
 
 def _origins(config: TrainConfig) -> list[str]:
-    """Files and folders whose weights started the run: `init`, and every part's `weights`."""
-    init = [] if config.init is None else [f"checkpoint {short(config.init)}"]
+    """Files and folders whose weights started the run: `init`, or some parts of it, and every part's `weights`."""
+    parts = f"{', '.join(config.init_parts)} of " if config.init_parts else ""
+    init = [] if config.init is None else [f"{parts}checkpoint {short(config.init)}"]
     return init + sorted({short(path) for path in _weights(config.model)})
 
 
