@@ -68,8 +68,8 @@ def run(config: TrainConfig, resume: bool = False, dry_run: bool = False, source
     """Train `config` (or only try its first step) and return the newest metrics. `source` names the config file.
 
     Weights come from, in this order: the newest checkpoint of `run.out` when resuming; `init`, or its `init_parts`; the
-    files that the parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first step,
-    and Stopped (exit code 75) after a signal.
+    files that the parts read themselves; the seed. Raises ConfigError, DataError or CheckpointError before the first
+    step, and Stopped (exit code 75) after a signal.
     """
     config.run.check()
     config.run.precision = resolve_precision(config.run.precision)  # so that the record says what was computed in
