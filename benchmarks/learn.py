@@ -46,6 +46,7 @@ STARTS = {  # the system whose run gives the parts; none: its vision transformer
     "vilt": ("clip", []),
     "meter": ("clip", ["vision"]),
     "xvlm": ("clip", ["vision"]),
+    "blip": ("clip", ["vision"]),
     "pixelbert": ("align", GRID),
     "kdvlp": ("align", GRID),
     "soho": ("align", ["vision.grid=vision"]),
