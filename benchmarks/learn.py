@@ -48,7 +48,6 @@ STARTS = {  # the system whose run gives the parts; none: its vision transformer
     "xvlm": ("clip", ["vision"]),
     "blip": ("clip", ["vision"]),
     "pixelbert": ("align", GRID),
-    "kdvlp": ("align", GRID),
     "soho": ("align", ["vision.grid=vision"]),
     "e2evlp": ("align", [f"vision.network.{part}" for part in ("conv1", "bn1", "layer1", "layer2")]),
     "fashionbert": ("brivl", ["vision.network"]),
