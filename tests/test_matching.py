@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.systems import SIZE, assert_two_ranks_are_one, fixed_draws, halves_alike, padded, rows
+from tests.systems import SIZE, assert_two_ranks_are_one, fixed_draws, padded, rows
 from tests.test_systems import in_double
 from vlp.config import build, from_json, load_config, to_json
 from vlp.matching import names
@@ -27,7 +27,7 @@ def make(name: str) -> tuple[Task, Batch]:
         for parameter in task.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
     words = int(task.model.text.vocab_size)  # type: ignore[arg-type]
-    return task.eval(), halves_alike(trial_batch(task, config.data, SIZE, words, 0))
+    return task.eval(), trial_batch(task, config.data, SIZE, words, 0)
 
 
 @EACH

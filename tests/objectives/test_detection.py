@@ -20,8 +20,10 @@ def boxes(g: torch.Generator, *shape: int) -> torch.Tensor:
 
 
 def pair_cost(found: torch.Tensor, wanted: torch.Tensor) -> tuple[float, float]:
-    """L1 and GIoU."""
-    one, two = found.double().tolist(), wanted.double().tolist()
+    """L1 of centre, width and height, and GIoU."""
+    one, two = (
+        [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1] for x1, y1, x2, y2 in (found.tolist(), wanted.tolist())
+    )
     return sum(abs(a - b) for a, b in zip(one, two, strict=True)), counted(found, wanted, CELLS)
 
 

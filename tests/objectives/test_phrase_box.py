@@ -1,8 +1,9 @@
-"""Generalised IoU against counting on a fine grid, and which phrase is drawn."""
+"""Boxes, their loss and generalised IoU against loops and counting on a fine grid, and which phrase is drawn."""
 
+import pytest
 import torch
 
-from vlp.objectives.phrase_box import corners, draw_phrase, generalized_iou
+from vlp.objectives.phrase_box import box_loss, centred, corners, draw_phrase, generalized_iou
 from vlp.types import Graph
 
 
@@ -30,6 +31,33 @@ def test_generalized_iou_is_that_of_the_paper() -> None:
 
 def test_corners_of_a_box() -> None:
     torch.testing.assert_close(corners(torch.tensor([0.5, 0.4, 0.2, 0.4])), torch.tensor([0.4, 0.2, 0.6, 0.6]))
+
+
+def test_centres_and_sizes_are_the_inverse_of_corners() -> None:
+    boxes = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(centred(corners(boxes)), boxes)
+
+
+def test_the_loss_is_equation_7_over_the_captions_with_a_phrase() -> None:
+    g = torch.Generator().manual_seed(1)
+    low = torch.randint(0, 30, (2, 5, 2), generator=g)
+    both = torch.cat([low, low + torch.randint(1, 10, (2, 5, 2), generator=g)], 2).double() / 40
+    told, wanted, known = centred(both[0]), both[1], torch.tensor([True, False, True, True, False])
+    losses, overlaps = [], []
+    for row in (0, 2, 3):
+        x1, y1, x2, y2 = wanted[row].tolist()
+        b = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        distance = sum(abs(one - two) for one, two in zip(told[row].tolist(), b, strict=True))
+        overlaps.append(counted(both[0, row], wanted[row]))
+        losses.append(distance + 1 - overlaps[-1])
+    value, overlap = box_loss(told, wanted, known)
+    assert float(value) == pytest.approx(sum(losses) / 3, abs=1e-9)
+    assert float(overlap) == pytest.approx(sum(overlaps) / 3, abs=1e-9)
+
+
+def test_without_a_phrase_the_loss_is_nothing() -> None:
+    value, _ = box_loss(torch.rand(2, 4), torch.rand(2, 4), torch.zeros(2, dtype=torch.bool))
+    assert float(value) == 0.0
 
 
 def test_a_phrase_is_drawn_whole_and_one_without_a_region_never() -> None:

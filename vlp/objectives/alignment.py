@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vlp.layers.gather import rank_weight
 from vlp.layers.transport import transport_distance
 from vlp.types import Loss
 from vlp.view import Negatives, View
@@ -53,7 +54,8 @@ class WordPatchAlignment(nn.Module):
             beta=self.beta,
             iterations=self.iterations,
         )
-        value = alignment_loss(distance, rows.label, rows.weight)
+        weight = rank_weight(rows.weight.sum(), distance.device)
+        value = weight * alignment_loss(distance, rows.label, rows.weight)
         return Loss(value, {"wpa": value.detach(), "wpa_distance": distance[rows.label == 1].mean().detach()})
 
 

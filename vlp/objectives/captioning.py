@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlp.layers.gather import rank_weight
 from vlp.layers.packing import Packing
 from vlp.layers.word_head import WordHead
 from vlp.types import Loss, Stream
@@ -17,9 +18,10 @@ def next_word_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def caption_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Loss:
-    """(M, V) logits of the words `labels` (M,): their loss, and the share told right."""
-    value = next_word_loss(logits, labels, smoothing)
-    right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+    """(M, V) logits of the words `labels` (M,): their loss, and the share told right, over the words of all ranks."""
+    weight = rank_weight(len(labels), labels.device)  # captions of different lengths
+    value = weight * next_word_loss(logits, labels, smoothing)
+    right = weight * (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
     return Loss(value, {"caption": value.detach(), "caption_accuracy": right})
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.chain import Chain
+from vlp.layers.gather import rank_weight
 from vlp.objectives.ranking import violations
 from vlp.objectives.scored import Sides, sides
 from vlp.similarity.vector import VectorSimilarity
@@ -42,7 +43,7 @@ class ComponentRanking(nn.Module):
 
     The mean of a component's words takes the place of the caption's vector and ranks its own picture above the hardest
     other of all ranks. The published model parses captions; here shards bring the parse (`Batch.graph`). Mean over the
-    components of each level, then over the levels.
+    components of each level of all ranks, then over the levels.
     """
 
     def __init__(self, *, similarity: str = "itc", margin: float = 0.2, weight: float = 1.0) -> None:
@@ -67,4 +68,4 @@ class ComponentRanking(nn.Module):
         scores = vectors @ pairs.images.tokens[:, 0].T
         own = scores.gather(1, pairs.own_image[owner][:, None])[:, 0]
         hinges = violations(scores, own, pairs.other_images[owner], self.margin)
-        return hinges.sum() / max(len(hinges), 1)
+        return rank_weight(len(hinges), hinges.device) * hinges.sum() / max(len(hinges), 1)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from vlp.layers.assignment import cheapest_columns
 from vlp.layers.blocks import init_transformer
-from vlp.objectives.phrase_box import corners, generalized_iou
+from vlp.layers.gather import rank_weight
+from vlp.objectives.phrase_box import centred, corners, generalized_iou
 from vlp.types import Loss, Regions, Stream
 from vlp.view import Negatives, View
 
@@ -19,12 +20,12 @@ BOX, OVERLAP = 5.0, 2.0  # weights of DETR's L1 and GIoU, in the matching and in
 def matched(probabilities: Tensor, boxes: Tensor, labels: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
     """(B, R) query that each object `there` (B, R) is assigned to, no two of a picture alike; -1 where none is there.
 
-    The cost of a pair is -p(class) + 5 L1 - 2 GIoU, of (B, Q, K + 1) class probabilities and (B, Q, 4) corner boxes.
-    One device-to-host copy serves the batch.
+    The cost of a pair is -p(class) + 5 L1 (of centres and sizes) - 2 GIoU, of (B, Q, K + 1) class probabilities and
+    (B, Q, 4) corner boxes. One device-to-host copy serves the batch.
     """
     classes = probabilities.gather(2, labels[:, None].expand(-1, probabilities.shape[1], -1))  # (B, Q, R)
     one, two = boxes[:, :, None], wanted[:, None]
-    cost = BOX * (one - two).abs().sum(-1) - classes - OVERLAP * generalized_iou(one, two)
+    cost = BOX * (centred(one) - centred(two)).abs().sum(-1) - classes - OVERLAP * generalized_iou(one, two)
     found = torch.full(labels.shape, -1)
     for row, (own, here) in enumerate(zip(cost.float().cpu().numpy(), there.cpu(), strict=True)):
         found[row, here] = torch.from_numpy(cheapest_columns(own[:, here.numpy()].T))
@@ -33,17 +34,19 @@ def matched(probabilities: Tensor, boxes: Tensor, labels: Tensor, wanted: Tensor
 
 def set_loss(logits: Tensor, boxes: Tensor, labels: Tensor, wanted: Tensor, query: Tensor, nothing: float) -> Tensor:
     """DETR's loss of (B, Q, K + 1) logits, the last class "no object", and (B, Q, 4) corner boxes, where object r of a
-    picture is told by query[r] (-1 none): cross entropy, "no object" weighing `nothing`, plus 5 L1 + 2 (1 - GIoU)."""
+    picture is told by query[r] (-1 none): cross entropy, "no object" weighing `nothing`, plus 5 L1 (of centres and
+    sizes) + 2 (1 - GIoU). Means over the queries' weights and over the objects of all ranks: two all-reduces of one
+    number."""
     batch, object_ = (query >= 0).nonzero(as_tuple=True)
     place = query[batch, object_]
     target = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     target[batch, place] = labels[batch, object_]
     weight = torch.ones(logits.shape[2], device=logits.device, dtype=logits.dtype)
     weight[-1] = nothing
-    told = F.cross_entropy(logits.transpose(1, 2), target, weight)
+    told = F.cross_entropy(logits.transpose(1, 2), target, weight) * rank_weight(weight[target].sum(), logits.device)
     found, right = boxes[batch, place], wanted[batch, object_]
-    each = BOX * (found - right).abs().sum(-1) + OVERLAP * (1 - generalized_iou(found, right))
-    return told + each.sum() / max(len(place), 1)
+    each = BOX * (centred(found) - centred(right)).abs().sum(-1) + OVERLAP * (1 - generalized_iou(found, right))
+    return told + rank_weight(len(place), logits.device) * each.sum() / max(len(place), 1)
 
 
 class SetDetection(nn.Module):
@@ -90,8 +93,9 @@ class SetDetection(nn.Module):
         logits, boxes = self.label(states).float(), corners(self.box(states).float().sigmoid())
         query = matched(logits.softmax(-1), boxes, labels, wanted, there)
         value = set_loss(logits, boxes, labels, wanted, query, self.nothing)
-        told = boxes.gather(1, query.clamp(min=0)[..., None].expand(-1, -1, 4))
-        overlap = generalized_iou(told, wanted).masked_fill(query < 0, 0.0).sum() / (query >= 0).sum().clamp(min=1)
+        told, objects = boxes.gather(1, query.clamp(min=0)[..., None].expand(-1, -1, 4)), (query >= 0).sum()
+        overlap = generalized_iou(told, wanted).masked_fill(query < 0, 0.0).sum() / objects.clamp(min=1)
+        overlap = overlap * rank_weight(objects, overlap.device)
         return Loss(value, {"detection": value.detach(), "detection_giou": overlap.detach()})
 
     def _read(self, view: View) -> Tensor:

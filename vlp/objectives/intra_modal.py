@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.chunks import sum_over_rows
-from vlp.layers.gather import gather
+from vlp.layers.gather import gather, rank_weight
 from vlp.objectives.itc import contrast_loss, contrast_targets
 from vlp.types import Loss
 from vlp.view import Contrast, View
@@ -82,7 +82,8 @@ class LocalGlobalContrast(nn.Module):
         ):
             parts, mask = F.normalize(project(stream.tokens[:, 1:]).float(), dim=-1).to(whole.dtype), stream.mask[:, 1:]
             total = sum_over_rows(partial(self._sum, gather(whole)), (parts, mask, own, positive), self.chunk)
-            sides.append(total / mask.sum().clamp(min=1))
+            weight = rank_weight(mask.sum(), whole.device)  # captions of different lengths
+            sides.append(weight * total / mask.sum().clamp(min=1))
         value = (sides[0] + sides[1]) / 2
         return Loss(value, {"lmi": value.detach()})
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
+from vlp.layers.gather import rank_weight
 from vlp.objectives import negatives
 from vlp.objectives.alignment_masking import AlignmentMasking
 from vlp.objectives.masked_patches import softmax_divergence
@@ -106,10 +107,11 @@ class Kaleido(nn.Module):
         each = torch.arange(len(tokens), device=tokens.device)
         stranger = F.cross_entropy(self.stranger(three)[..., 0].float(), answers["stranger"], reduction="none")
         there = answers["there"].float()
+        weight = rank_weight(there.sum(), there.device)
         losses = {
             "kaleido_turn": F.cross_entropy(self.turn(one[:, 0]).float(), answers["turn"]),
             "kaleido_order": F.cross_entropy(self.order(two.flatten(1)).float(), answers["order"]),
-            "kaleido_stranger": (stranger * there).sum() / there.sum().clamp(min=1),
+            "kaleido_stranger": weight * (stranger * there).sum() / there.sum().clamp(min=1),
         }
         for name, grid, start, head in (("grey", four, STARTS[3], 0), ("blank", five, STARTS[4], 1)):
             told = self.feature[head](grid[each, answers[name]])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
 from vlp.layers.draws import some
+from vlp.layers.gather import rank_weight
 from vlp.types import Loss
 from vlp.view import View
 
@@ -58,7 +59,7 @@ class MaskedPatches(nn.Module):
         init_transformer(self, width)
 
     def forward(self, view: View) -> Loss:
-        """The loss over the hidden places."""
+        """The loss over the hidden places of all ranks."""
         features, hidden = self._hidden(view)
         fused = view.fused_with(view.hiding(hidden))
         if fused.image is None:
@@ -67,7 +68,7 @@ class MaskedPatches(nn.Module):
         if row is not None:
             hidden, features = hidden[row], features[row]
         predicted, wanted = self.head(fused.image.tokens[:, -hidden.shape[1] :][hidden]), features[hidden]
-        value = self._loss(predicted, wanted)
+        value = rank_weight(len(wanted), wanted.device) * self._loss(predicted, wanted)
         return Loss(value, {"mpm": value.detach()})
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer
 from vlp.layers.draws import some
+from vlp.layers.gather import rank_weight
 from vlp.types import Batch, Loss, Regions
 from vlp.view import View
 
@@ -81,7 +82,7 @@ class MaskedRegions(nn.Module):
         init_transformer(self, width)
 
     def forward(self, view: View) -> Loss:
-        """The weighted sum of both losses over the hidden regions."""
+        """The weighted sum of both losses over the hidden regions of all ranks."""
         regions = cast(Regions, view.batch.regions)
         chosen = self.masking
         hidden = hide_regions(regions.mask, self.probability) if chosen is None else chosen.hidden(view.batch)
@@ -91,16 +92,18 @@ class MaskedRegions(nn.Module):
         if row is not None:
             hidden, features, probabilities = hidden[row], features[row], probabilities[row]
         seen = tokens[hidden]
+        share = rank_weight(len(seen), seen.device)  # ranks hide different numbers of regions
         value, report = torch.zeros((), device=tokens.device), {}
         if self.feature_weight:
             weight = cast(Any, view.model.vision).feature.weight  # (D, F): its transpose maps D back to F
             predicted = F.linear(self.feature_head(seen), weight.t(), self.feature_bias)
-            report["mrfr"] = regression_loss(predicted, features[hidden])
+            report["mrfr"] = share * regression_loss(predicted, features[hidden])
             value = value + self.feature_weight * report["mrfr"]
         if self.class_weight:
             logits, wanted = self.class_head(seen), probabilities[hidden]
-            report["mrc"] = class_loss(logits, wanted, self.target)
-            report["mrc_accuracy"] = (logits.argmax(1) == wanted.argmax(1)).float().sum() / max(len(wanted), 1)
+            report["mrc"] = share * class_loss(logits, wanted, self.target)
+            right = (logits.argmax(1) == wanted.argmax(1)).float().sum()
+            report["mrc_accuracy"] = share * right / max(len(wanted), 1)
             value = value + self.class_weight * report["mrc"]
         prefix = "alone_" if self.alone else ""
         return Loss(value, {prefix + name: number.detach() for name, number in report.items()})

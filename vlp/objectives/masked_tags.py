@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vlp.layers.draws import some
+from vlp.layers.gather import rank_weight
 from vlp.layers.word_head import WordHead
 from vlp.objectives.mlm import soft_cross_entropy
 from vlp.types import Loss, Tags
@@ -29,7 +30,7 @@ class MaskedTags(nn.Module):
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
-        """Cross entropy and accuracy over the masked tags."""
+        """Cross entropy and accuracy over the masked tags of all ranks."""
         tags = cast(Tags, view.batch.tags)
         hidden = some(tags.mask, self.probability)
         masked = Tags(torch.where(hidden, torch.full_like(tags.ids, self.mask_id), tags.ids), tags.mask)
@@ -43,6 +44,7 @@ class MaskedTags(nn.Module):
             fused.image.tokens[:, : hidden.shape[1]][hidden], cast(Any, view.model.text).embeddings.word.weight
         )
         labels = wanted[hidden]
-        value = soft_cross_entropy(logits, labels, None, 0.0)
-        right = (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
+        weight = rank_weight(len(labels), labels.device)  # pictures have different numbers of tags
+        value = weight * soft_cross_entropy(logits, labels, None, 0.0)
+        right = weight * (logits.argmax(-1) == labels).float().sum() / max(len(labels), 1)
         return Loss(value, {"mtl": value.detach(), "mtl_accuracy": right})

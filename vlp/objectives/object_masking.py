@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
 from vlp.layers.boxes import cells_in, sample_boxes
+from vlp.layers.gather import rank_weight
 from vlp.objectives.masked_regions import class_loss, regression_loss
 from vlp.types import Loss, Regions
 from vlp.view import View
@@ -52,7 +53,7 @@ class ObjectMasking(nn.Module):
         init_transformer(self, width)
 
     def forward(self, view: View) -> Loss:
-        """Mean squared error of the feature plus divergence of the classes, over pictures that have a region."""
+        """Mean squared error of the feature plus divergence of the classes, over all ranks' pictures with a region."""
         regions, side = cast(Regions, view.batch.regions), cast(Any, view.model.vision).grid
         place = torch.arange(len(regions.mask), device=regions.mask.device)
         chosen = one_region(regions.mask)
@@ -65,6 +66,7 @@ class ObjectMasking(nn.Module):
         seen = sample_boxes(as_map(fused.image.tokens, side), boxes[row][:, None], self.points)[:, 0][kept]
         told = self.transform(seen)
         features, probabilities = (x[place, chosen][row][kept] for x in (regions.features, regions.class_probs))
-        feature = regression_loss(self.feature(told), features)
-        label = class_loss(self.label(told), probabilities, self.target)
+        weight = rank_weight(len(told), told.device)
+        feature = weight * regression_loss(self.feature(told), features)
+        label = weight * class_loss(self.label(told), probabilities, self.target)
         return Loss(feature + label, {"omvm_feature": feature.detach(), "omvm_class": label.detach()})

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vlp.layers.blocks import init_transformer
 from vlp.layers.draws import some
+from vlp.layers.gather import rank_weight
 from vlp.types import Graph, Loss, Regions, Stream
 from vlp.view import View
 
@@ -15,6 +16,12 @@ def corners(boxes: Tensor) -> Tensor:
     """(..., 4) centre x, centre y, width, height -> x1 y1 x2 y2."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+
+
+def centred(boxes: Tensor) -> Tensor:
+    """(..., 4) x1 y1 x2 y2 -> centre x, centre y, width, height, which L1 compares (DETR and X-VLM)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def generalized_iou(one: Tensor, two: Tensor) -> Tensor:
@@ -36,6 +43,16 @@ def draw_phrase(graph: Graph) -> tuple[Tensor, Tensor]:
     return region, pieces
 
 
+def box_loss(told: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Equation 7: the sum of the four differences of told (B, 4), centres and sizes, from wanted (B, 4), corners, and
+    1 - GIoU; mean over the `known` (B,) bool rows, and their mean GIoU."""
+    overlap = generalized_iou(corners(told), wanted)
+    each = (told - centred(wanted)).abs().sum(1) + 1 - overlap
+    rows = known.sum().clamp(min=1)
+    value, mean_overlap = (torch.where(known, row, 0.0).sum() / rows for row in (each, overlap))
+    return value, mean_overlap
+
+
 class PhraseBox(nn.Module):
     """A phrase of the caption, alone, reads the whole picture; a head on its summary tells the box, by L1 and GIoU.
 
@@ -51,7 +68,7 @@ class PhraseBox(nn.Module):
         init_transformer(self, width)
 
     def forward(self, view: View) -> Loss:
-        """L1 + (1 - GIoU), and the mean IoU, over captions with such a phrase."""
+        """L1 + 1 - GIoU, and the mean GIoU, over captions of all ranks with such a phrase."""
         batch, graph, regions = view.batch, cast(Graph, view.batch.graph), cast(Regions, view.batch.regions)
         region, pieces = draw_phrase(graph)
         first = torch.zeros_like(pieces)
@@ -60,9 +77,7 @@ class PhraseBox(nn.Module):
         summary = view.model.summarize(text, view.prepared, batch.image_row)
         boxes = regions.boxes if batch.image_row is None else regions.boxes[batch.image_row]
         wanted = boxes.gather(1, region.clamp(0, boxes.shape[1] - 1)[:, None, None].expand(-1, 1, 4))[:, 0]
-        known = ((region >= 0) & (region < boxes.shape[1])).to(summary.dtype)
-        found = corners(self.box(summary).sigmoid())
-        overlap = generalized_iou(found, wanted)
-        rows = known.sum().clamp(min=1)
-        value = ((found - wanted).abs().mean(1) * known).sum() / rows + ((1 - overlap) * known).sum() / rows
-        return Loss(value, {"box": value.detach(), "box_giou": (overlap * known).sum().detach() / rows})
+        known = (region >= 0) & (region < boxes.shape[1])
+        weight = rank_weight(known.sum(), summary.device)
+        value, overlap = (weight * mean for mean in box_loss(self.box(summary).float().sigmoid(), wanted, known))
+        return Loss(value, {"box": value.detach(), "box_giou": overlap.detach()})

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlp.layers.boxes import sample_boxes
+from vlp.layers.gather import rank_weight
 from vlp.objectives.object_masking import as_map
 from vlp.types import Graph, Loss, Regions
 from vlp.view import Negatives, View
@@ -22,7 +23,7 @@ def members(phrase: Tensor) -> Tensor:
 
 def agreement_loss(found: Tensor, wanted: Tensor, phrases: Tensor, regions: Tensor, scale: float) -> Tensor:
     """KL(softmax(scale * wanted) || softmax(scale * found)) over the regions present (B, R), mean over the phrases
-    present (B, F); similarities are (B, F, R)."""
+    present (B, F) that have a region; similarities are (B, F, R)."""
     away = ~regions[:, None, :]
     target = F.log_softmax((scale * wanted).masked_fill(away, float("-inf")), dim=2).masked_fill(away, 0.0)
     log_found = F.log_softmax((scale * found).masked_fill(away, float("-inf")), dim=2).masked_fill(away, 0.0)
@@ -59,7 +60,7 @@ class PhraseRegion(nn.Module):
         self.weight = weight
 
     def forward(self, view: View) -> Loss:
-        """The divergence. Raises ValueError without names, or with fewer than the data's regions have classes."""
+        """The divergence over all ranks' phrases. Raises ValueError with fewer names than the regions have classes."""
         batch, graph, regions = view.batch, cast(Graph, view.batch.graph), cast(Regions, view.batch.regions)
         if len(self.labels) < regions.class_probs.shape[-1]:
             raise ValueError(
@@ -76,7 +77,9 @@ class PhraseRegion(nn.Module):
         cells = sample_boxes(grid, regions.boxes[row], self.points)
         found = cosines(pieces @ fused.text.tokens[:size], cells)
         wanted = cosines(pieces @ words[batch.text_ids], self._names(words)[regions.class_probs.argmax(2)][row])
-        value = agreement_loss(found, wanted, pieces.any(2), regions.mask[row], 1 / self.temperature)
+        phrases, mask = pieces.any(2), regions.mask[row]
+        weight = rank_weight((phrases & mask.any(1, keepdim=True)).sum(), words.device)  # captions differ in phrases
+        value = weight * agreement_loss(found, wanted, phrases, mask, 1 / self.temperature)
         return Loss(value, {"pra": value.detach()})
 
     def _names(self, words: Tensor) -> Tensor:
