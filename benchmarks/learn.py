@@ -8,10 +8,11 @@ unless `--measure-again` asks for it, which trains nothing and passes over syste
 takes over the rows of a table that was written with --json elsewhere; a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
 a small world needs (docs/decisions.md). A system that was published with a pre-trained network for pictures starts with
-that of a small dual encoder (STARTS), which is trained first on the same world. What each figure says:
-benchmarks/learned.py. Asked for are 30 points of colour and shape words between the true and another picture, 90 % of
-matchings, masked vision better than blind, and 60 % of the object words pointing to their box where a system claims
-alignment.
+one that a small dual encoder has learned on the same world (STARTS): CLIP's vision transformer, or, as NAME-late, the
+system's own network, trained for `--start-steps` by late interaction (FILIP), which teaches each cell the words that it
+shows. What each figure says: benchmarks/learned.py. Asked for are 30 points of colour and shape words between the true
+and another picture, 90 % of matchings, masked vision better than blind, and 60 % of the object words pointing to their
+box where a system claims alignment.
 """
 
 import argparse
@@ -41,31 +42,45 @@ ASKED = {"words points": 30.0, "told points": 30.0, "matching": 0.9, "alignment"
 MORE_IS_BETTER = ("accuracy", "giou")  # how figures end that are to be above their blind one; losses are to be below
 MASKED = 0.4
 LEARNED = "learned.json"
-GRID = [f"vision.{part}" for part in ("network", "projection", "positions")]
-STARTS = {  # the system whose run gives the parts; none: its vision transformer as a file, whose blocks read words too
+LATE = "-late"  # behind a system's name: a dual encoder around its vision part
+STARTS = {  # the run that gives the parts; none: its vision transformer as a file, whose blocks read words too
     "vilt": ("clip", []),
     "meter": ("clip", ["vision"]),
-    "xvlm": ("clip", ["vision"]),
+    "xvlm": ("xvlm-late", ["vision"]),
     "blip": ("clip", ["vision"]),
-    "pixelbert": ("align", GRID),
-    "soho": ("align", ["vision.grid=vision"]),
-    "e2evlp": ("align", [f"vision.network.{part}" for part in ("conv1", "bn1", "layer1", "layer2")]),
-    "fashionbert": ("brivl", ["vision.network"]),
-    "kaleido_bert": ("brivl", ["vision.network"]),
+    "pixelbert": ("pixelbert-late", ["vision"]),
+    "soho": ("soho-late", ["vision.grid=vision"]),
+    "pim": ("pim-late", ["vision"]),
+    "e2evlp": ("e2evlp-late", ["vision"]),
+    "fashionbert": ("fashionbert-late", ["vision"]),
+    "kaleido_bert": ("kaleido_bert-late", ["vision"]),
 }
 
 
 def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     """The tiny form of a system on the world, with what all systems share."""
-    config: TrainConfig = load_config(f"configs.systems.{name}:tiny")
+    system = name.removesuffix(LATE)
+    config: TrainConfig = load_config(f"configs.systems.{system}:tiny")
+    config.run.steps = args.steps
+    if name != system:
+        config = late(config)
+        config.run.steps = args.start_steps
     config.data.train, config.data.val = str(args.world / "train"), ""
-    config.run.out, config.run.steps = str(args.out / name), args.steps
+    config.run.out = str(args.out / name)
     config.run.checkpoint_every, config.run.mfu, config.run.threads = 250, False, args.threads
     for objective in config.objectives.values():
         recorded: Any = objective
         if isinstance(recorded.target, type) and issubclass(recorded.target, MLM):
             recorded.kwargs["probability"] = MASKED
     return config
+
+
+def late(config: TrainConfig) -> TrainConfig:
+    """FILIP's tiny form around the vision part of a system, or the grid beneath its dictionary."""
+    starter: TrainConfig = load_config("configs.systems.filip:tiny")
+    vision = cast(Any, config.model).kwargs["vision"]
+    cast(Any, starter.model).kwargs["vision"] = vision.kwargs.get("grid", vision)
+    return starter
 
 
 def trained(config: TrainConfig) -> tuple[Task, int]:
@@ -155,6 +170,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learn"), help="folder of the runs (default runs/learn)")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names(), help="these systems (default: all)")
     parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs (default 4000)")
+    parser.add_argument(
+        "--start-steps", type=int, default=2000, help="steps of what a system starts with (default 2000)"
+    )
     parser.add_argument("--pictures", type=int, default=480, help="unseen pictures to measure on (default 480)")
     parser.add_argument("--measure-again", action="store_true", help="measure the newest checkpoints, train nothing")
     parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE", help="tables whose rows are known")

@@ -75,7 +75,8 @@ def test_rows_of_a_table_are_known(world: Path, tmp_path: Path) -> None:
 
 def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    asked = argparse.Namespace(world=world, out=out, steps=1, pictures=32, threads=1, measure_again=False)
+    asked = argparse.Namespace(world=world, out=out, steps=1, start_steps=2, pictures=32, threads=1)
+    asked.measure_again = False
     starting = training.load_weights
     given: list[dict[str, Any]] = []
 
@@ -86,16 +87,16 @@ def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(w
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "load_weights", noted)
         row = learn.learn("soho", asked)
-    source = read_tensors(out / "align" / "step-00000001" / "model.safetensors", prefix="model.vision.")
+    source = read_tensors(out / "soho-late" / "step-00000002" / "model.safetensors", prefix="model.vision.")
     assert len(source) > 20
     assert all(torch.equal(given[0][f"vision.grid.{key}"], value) for key, value in source.items())
-    assert "(starts with align's network)" in learn.shown(row)
-    assert (out / "align" / learn.LEARNED).is_file()
+    assert "(starts with soho-late's network)" in learn.shown(row)
+    assert (out / "soho-late" / learn.LEARNED).is_file()
 
 
 @pytest.mark.parametrize("name", learn.STARTS)
 def test_the_parts_that_a_system_starts_with_are_there_and_fit(name: str, tmp_path: Path) -> None:
-    asked = argparse.Namespace(world=tmp_path, out=tmp_path, steps=1, threads=1)
+    asked = argparse.Namespace(world=tmp_path, out=tmp_path, steps=1, start_steps=1, threads=1)
     source, parts = learn.STARTS[name]
     config, model = learn.recipe(source, asked), training.build_task(learn.recipe(name, asked), False).model
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -38,11 +38,9 @@ SYSTEM = System(
 )
 
 
-def parts(
-    grid: Any, entries: int, words: dict[str, Any], width: int, layers: int, heads: int
-) -> tuple[Any, dict[str, Any]]:
-    """(model, objectives) around a grid."""
-    model = world.one_stream(lazy(VisualDictionary)(grid=grid, entries=entries), words, width, layers, heads)
+def parts(vision: Any, words: dict[str, Any], width: int, layers: int, heads: int) -> tuple[Any, dict[str, Any]]:
+    """(model, objectives) around a dictionary."""
+    model = world.one_stream(vision, words, width, layers, heads)
     objectives = {
         "itm": lazy(ITM)(negatives=lazy(RandomNegatives)()),
         "mlm": lazy(MLM)(width=width, **words),
@@ -54,7 +52,7 @@ def parts(
 def config() -> TrainConfig:
     """Published size: ResNet-101, 2,048 entries, BERT-base."""
     grid = lazy(GridCNN)(name="resnet101", image_size=640, pool=2)
-    model, objectives = parts(grid, 2048, world.BERT, 768, 12, 12)
+    model, objectives = parts(lazy(VisualDictionary)(grid=grid, entries=2048), world.BERT, 768, 12, 12)
     return TrainConfig(
         model=model,
         objectives=objectives,
@@ -66,6 +64,8 @@ def config() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """The same system at width 96 on the synthetic world, 64 entries."""
+    """The same system at width 96 on the synthetic world: 512 entries, of which idle ones become cells (of 64 that stay
+    where they are drawn, cells chose 33, by place and background alone)."""
     grid = lazy(GridCNN)(name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=world.CNN)
-    return world.tiny("soho", *parts(grid, 64, world.WORDS, world.WIDTH, world.LAYERS, world.HEADS))
+    vision = lazy(VisualDictionary)(grid=grid, entries=512, revive=1e-4)
+    return world.tiny("soho", *parts(vision, world.WORDS, world.WIDTH, world.LAYERS, world.HEADS))

@@ -91,6 +91,9 @@ def config() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """The same system at width 96 on the synthetic world, with a vision transformer."""
-    made = parts(world.small_vit(), world.WORDS, world.WIDTH, world.WIDTH, (2, 3), world.HEADS, 64)
+    """The same system at width 96 on the synthetic world: 6 x 6 cells of a convolutional network, which know their
+    place; the tokens of a small Swin or vision transformer do not (docs/decisions.md)."""
+    options = {"layers": [1, 1, 1], "channels": [16, 32, 64], "out_indices": [2]}
+    vision = lazy(GridCNN)(name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=options)
+    made = parts(vision, world.WORDS, world.WIDTH, world.WIDTH, (2, 3), world.HEADS, 64)
     return world.tiny("xvlm", *made, use_regions=True, use_graph=True)

@@ -56,6 +56,22 @@ def test_entries_are_the_moving_average_of_the_cells_that_chose_them() -> None:
         torch.testing.assert_close(dictionary.entries[i].double(), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_an_entry_that_no_cell_chooses_becomes_a_cell_where_asked() -> None:
+    dictionary, batch = made()
+    dictionary.entries[3:] = 1e3  # far from every cell
+    for _ in range(12):
+        dictionary(batch)
+        dictionary.after_step()
+    assert (dictionary.entries[3:] == 1e3).all()
+    dictionary.revive = 1e-4
+    dictionary(batch)
+    dictionary.after_step()
+    cells = dictionary.grid(batch).tokens.detach().flatten(0, 1)
+    for entry in dictionary.entries[3:]:
+        assert (entry == cells).all(1).any()
+    assert set(dictionary.codes(batch).flatten().tolist()) > {3, 4}
+
+
 def test_all_cells_of_the_drawn_entry_are_hidden() -> None:
     codes = torch.tensor([[1, 2, 1, 3], [0, 0, 0, 2]])
     hidden = same_entry(codes, torch.tensor([2, 3]))

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vlp.layers.gather import world_size
+from vlp.layers.gather import gather, world_size
 from vlp.types import Batch, Stream
 from vlp.vision.grid import GridCNN
 
@@ -20,14 +20,18 @@ class VisualDictionary(nn.Module):
 
     Entries are the moving average (`decay`) of the cells that chose them, over all ranks: counts and sums, K (D + 1)
     numbers, are reduced once a step. They change in `after_step`, so a step looks up the entries of the one before.
+    An entry whose moving count falls below `revive` becomes a cell of that step (random restarts, Dhariwal 2020,
+    Jukebox, section 3.1), or a network from nothing may use few entries for ever; 0, as published, leaves it. At the
+    decay of 0.4, 1e-4 is ten steps without a cell. Traffic: as many cells as there are such entries, gathered.
     """
 
-    def __init__(self, *, grid: GridCNN, entries: int = 2048, decay: float = 0.4) -> None:
+    def __init__(self, *, grid: GridCNN, entries: int = 2048, decay: float = 0.4, revive: float = 0.0) -> None:
         super().__init__()
         self.grid = grid
         self.image_size = grid.image_size
         self.width = grid.width
         self.decay = decay
+        self.revive = revive
         self.register_buffer("entries", torch.randn(entries, grid.width))
         self.register_buffer("counts", torch.ones(entries))
         self.register_buffer("sums", self.entries.clone())
@@ -77,7 +81,18 @@ class VisualDictionary(nn.Module):
             smooth = (self.counts + small) / (total + size * small) * total
             chosen = (counts > 0)[:, None]
             self.entries.copy_(torch.where(chosen, self.sums / smooth[:, None], self.entries))
+            if self.revive:
+                self._revived(cells)
         self._pending = []
+
+    def _revived(self, cells: Tensor) -> None:
+        """Put cells in the place of entries that hardly any chooses; every rank gives as many, evenly spaced."""
+        idle = (self.counts < self.revive).nonzero()[:, 0]
+        if not len(idle):
+            return
+        share = -(-len(idle) // world_size())
+        found = gather(cells[torch.arange(share, device=cells.device) * len(cells) // share])[: len(idle)]
+        self.entries[idle], self.sums[idle], self.counts[idle] = found, found, 1.0
 
     def discard_step(self) -> None:
         """Forget the cells of a step that is not taken."""
