@@ -51,7 +51,9 @@ STARTS = {  # the run that gives the parts; none: its vision transformer as a fi
     "pixelbert": ("pixelbert-late", ["vision"]),
     "soho": ("soho-late", ["vision.grid=vision"]),
     "pim": ("pim-late", ["vision"]),
+    "kdvlp": ("kdvlp-late", ["vision"]),
     "e2evlp": ("e2evlp-late", ["vision"]),
+    "fast_slow": ("fast_slow-late", ["vision"]),
     "fashionbert": ("fashionbert-late", ["vision"]),
     "kaleido_bert": ("kaleido_bert-late", ["vision"]),
 }

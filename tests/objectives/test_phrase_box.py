@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vlp.objectives.phrase_box import box_loss, centred, corners, draw_phrase, generalized_iou
+from vlp.objectives.phrase_box import box_loss, centred, corners, draw_phrases, generalized_iou
 from vlp.types import Graph
 
 
@@ -60,15 +60,19 @@ def test_without_a_phrase_the_loss_is_nothing() -> None:
     assert float(value) == 0.0
 
 
-def test_a_phrase_is_drawn_whole_and_one_without_a_region_never() -> None:
+def test_phrases_are_drawn_whole_and_those_without_a_region_never() -> None:
     phrase = torch.tensor([[-1, 0, 0, -1, 1, 1, 2], [-1, 0, 0, -1, -1, -1, -1]])
     region = torch.tensor([[-1, -1, -1, -1, 5, 5, 3], [-1, -1, -1, -1, -1, -1, -1]])
     graph = Graph(torch.zeros_like(phrase), torch.zeros_like(phrase), phrase, region)
     drawn = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        found, pieces = draw_phrase(graph)
+        row, found, pieces = draw_phrases(graph, 1)
+        assert row.tolist() == [0, 1]
         drawn.add((int(found[0]), tuple(pieces[0].nonzero()[:, 0].tolist())))
         assert int(found[1]) == -1
         assert not pieces[1].any()
     assert drawn == {(5, (4, 5)), (3, (6,))}
+    row, found, pieces = draw_phrases(graph, 5)
+    assert (row.tolist(), found.tolist()) == ([0, 0, 1], [5, 3, -1])
+    assert pieces.int().tolist() == [[0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0, 1], [0] * 7]

@@ -5,8 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vlp.layers import draws
 from vlp.layers.blocks import init_transformer
-from vlp.layers.draws import some
 from vlp.layers.gather import rank_weight
 from vlp.types import Graph, Loss, Regions, Stream
 from vlp.view import View
@@ -34,13 +34,19 @@ def generalized_iou(one: Tensor, two: Tensor) -> Tensor:
     return inside / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
 
 
-def draw_phrase(graph: Graph) -> tuple[Tensor, Tensor]:
-    """One phrase a caption whose region is known: (B,) rows of regions, (B, L) bool its pieces. Rows without: -1."""
-    place = some(graph.region >= 0, 0.0)  # one piece, drawn
-    has, first = place.any(1), place.long().argmax(1, keepdim=True)
-    region = torch.where(has, graph.region.gather(1, first)[:, 0], -1)
-    pieces = (graph.phrase == graph.phrase.gather(1, first)) & (graph.phrase >= 0) & has[:, None]
-    return region, pieces
+def draw_phrases(graph: Graph, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Up to `count` phrases of each caption whose region is known, drawn: (M,) rows of captions, (M,) rows of regions,
+    (M, L) bool their pieces. A caption without such a phrase is there once, with region -1 and no pieces."""
+    numbers = torch.arange(max(int(graph.phrase.max()) + 1, 1), device=graph.phrase.device)
+    inside = graph.phrase[:, None] == numbers[:, None]  # (B, F, L)
+    region = graph.region[:, None].masked_fill(~inside, -1).amax(2)
+    there = region >= 0
+    draw = draws.uniform(*there.shape, device=there.device).masked_fill(~there, -1.0)
+    kept = there & (draw.argsort(1, descending=True).argsort(1) < count)
+    kept[:, 0] |= ~there.any(1)
+    row, phrase = kept.nonzero(as_tuple=True)
+    found = region[row, phrase]
+    return row, found, inside[row, phrase] & (found >= 0)[:, None]
 
 
 def box_loss(told: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,11 +62,16 @@ def box_loss(told: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tenso
 class PhraseBox(nn.Module):
     """A phrase of the caption, alone, reads the whole picture; a head on its summary tells the box, by L1 and GIoU.
 
-    Needs a fusion, regions and captions' graphs in the data. Captions without a phrase of one region weigh nothing.
+    Up to `phrases` of each caption are drawn (the paper's images bring up to five regions to a step), each a short row
+    of the text part and the fusion. Needs a fusion, regions and captions' graphs in the data. Captions without a phrase
+    of one region weigh nothing.
     """
 
-    def __init__(self, *, width: int, weight: float = 1.0) -> None:
+    def __init__(self, *, width: int, phrases: int = 5, weight: float = 1.0) -> None:
         super().__init__()
+        if phrases < 1:
+            raise ValueError(f"phrases={phrases}: a caption is asked for one phrase at least")
+        self.phrases = phrases
         self.weight = weight
         self.box = nn.Sequential(
             nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, 4)
@@ -68,16 +79,16 @@ class PhraseBox(nn.Module):
         init_transformer(self, width)
 
     def forward(self, view: View) -> Loss:
-        """L1 + 1 - GIoU, and the mean GIoU, over captions of all ranks with such a phrase."""
+        """L1 + 1 - GIoU, and the mean GIoU, over such phrases of all ranks."""
         batch, graph, regions = view.batch, cast(Graph, view.batch.graph), cast(Regions, view.batch.regions)
-        region, pieces = draw_phrase(graph)
+        row, region, pieces = draw_phrases(graph, self.phrases)
         first = torch.zeros_like(pieces)
         first[:, 0] = True
-        text: Stream = view.model.encode_text(batch.text_ids, (pieces | first) & batch.text_mask)
-        summary = view.model.summarize(text, view.prepared, batch.image_row)
-        boxes = regions.boxes if batch.image_row is None else regions.boxes[batch.image_row]
-        wanted = boxes.gather(1, region.clamp(0, boxes.shape[1] - 1)[:, None, None].expand(-1, 1, 4))[:, 0]
-        known = (region >= 0) & (region < boxes.shape[1])
+        text: Stream = view.model.encode_text(batch.text_ids[row], (pieces | first) & batch.text_mask[row])
+        picture = row if batch.image_row is None else batch.image_row[row]
+        summary = view.model.summarize(text, view.prepared, picture)
+        known = (region >= 0) & (region < regions.boxes.shape[1])
+        wanted = regions.boxes[picture, torch.where(known, region, 0)]
         weight = rank_weight(known.sum(), summary.device)
         value, overlap = (weight * mean for mean in box_loss(self.box(summary).float().sigmoid(), wanted, known))
         return Loss(value, {"box": value.detach(), "box_giou": overlap.detach()})
