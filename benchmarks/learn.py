@@ -78,10 +78,13 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
 
 
 def late(config: TrainConfig) -> TrainConfig:
-    """FILIP's tiny form around the vision part of a system, or the grid beneath its dictionary."""
+    """FILIP's tiny form around the vision part of a system, or the grid beneath its dictionary; it sees every cell."""
     starter: TrainConfig = load_config("configs.systems.filip:tiny")
     vision = cast(Any, config.model).kwargs["vision"]
-    cast(Any, starter.model).kwargs["vision"] = vision.kwargs.get("grid", vision)
+    vision = vision.kwargs.get("grid", vision)
+    if "sample" in vision.kwargs:
+        vision.kwargs["sample"] = 0
+    cast(Any, starter.model).kwargs["vision"] = vision
     return starter
 
 
