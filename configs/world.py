@@ -23,7 +23,8 @@ FEATURES, CLASSES = 64, 7  # of the world's regions
 LABELS = [[28], [88], [104], [90], [31], [76], [69]]  # word pieces of the classes' names, in their order
 # In a small model fused tokens find a short cut, and a tenth of the weight teaches no pointing (docs/decisions.md).
 ALIGNMENT: dict[str, Any] = {"weight": 1.0, "fused": False}
-CNN: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64], "out_indices": [3]}
+CNN: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64], "out_indices": [3]}  # 3 x 3 cells
+FINE_CNN: dict[str, Any] = {"layers": [1, 1, 1], "channels": [16, 32, 64], "out_indices": [2]}  # 6 x 6 cells
 
 
 def tiny(name: str, model: Any, objectives: dict[str, Any], teacher: Any = None, **data: Any) -> TrainConfig:

@@ -79,7 +79,8 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world: 6 x 6 cells, up to 40 objects."""
-    options = {"layers": [1, 1, 1], "channels": [16, 32, 64], "out_indices": [2]}
-    vision = lazy(GridCNN)(name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=options)
+    vision = lazy(GridCNN)(
+        name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=world.FINE_CNN
+    )
     made = parts(vision, world.WORDS, world.WIDTH, (3, 2), world.HEADS, world.CLASSES, 40)
     return world.tiny("e2evlp", *made, use_regions=True)

@@ -93,7 +93,8 @@ def config() -> TrainConfig:
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world: 6 x 6 cells of a convolutional network, which know their
     place; the tokens of a small Swin or vision transformer do not (docs/decisions.md)."""
-    options = {"layers": [1, 1, 1], "channels": [16, 32, 64], "out_indices": [2]}
-    vision = lazy(GridCNN)(name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=options)
+    vision = lazy(GridCNN)(
+        name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=world.FINE_CNN
+    )
     made = parts(vision, world.WORDS, world.WIDTH, world.WIDTH, (2, 3), world.HEADS, 64)
     return world.tiny("xvlm", *made, use_regions=True, use_graph=True)
