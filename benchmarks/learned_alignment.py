@@ -9,6 +9,7 @@ The others claim no such pointing: Kaleido-BERT's alignment of words and patches
 masked, and TCL compares parts with wholes.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def alignment(view: View, task: Task) -> dict[str, tuple[float, float]]:
             tokens = view.image.mask.shape[1] - objective.skip
             return {"alignment": pointed(transported(view, objective), graph, regions, tokens, by_region)}
         if isinstance(objective, LateContrast):
-            return {"alignment": pointed(nearest(view), graph, regions, view.image.mask.shape[1] - 1, by_region)}
+            return {"alignment": pointed(nearest(view), graph, regions, patches(view), by_region)}
         if isinstance(objective, PhraseRegion):
             return {"alignment": pointed(likest(view, objective), graph, regions, 0, by_region=True)}
         if isinstance(objective, PhraseBox):
@@ -71,11 +72,16 @@ def transported(view: View, objective: WordPatchAlignment) -> Tensor:
     return ipot(cost, spoken, present, beta=objective.beta, iterations=objective.iterations).argmax(1)
 
 
+def patches(view: View) -> int:
+    """How many image tokens are patches or cells: the square grid at the end, behind a class token if there is one."""
+    return math.isqrt(view.image.mask.shape[1]) ** 2
+
+
 def nearest(view: View) -> Tensor:
-    """(B, L) the image token, the class token left out, of the largest cosine with each word."""
+    """(B, L) the patch or cell of the largest cosine with each word."""
     late: Any = view.model.similarities["late"]
     text, image = late.text_tokens(view.text).tokens, late.image_tokens(view.image).tokens
-    return torch.einsum("ble,bne->bln", text, image[:, 1:]).argmax(2)
+    return torch.einsum("ble,bne->bln", text, image[:, -patches(view) :]).argmax(2)
 
 
 def likest(view: View, objective: PhraseRegion) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.learned import outranked, tagged
-from benchmarks.learned_alignment import covered, likest, pointed, told_boxes
+from benchmarks.learned_alignment import covered, likest, nearest, patches, pointed, told_boxes
 from vlp.types import Batch, Fused, Graph, Regions, Stream, Tags
 
 CORNERS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]])
@@ -44,6 +44,23 @@ def test_a_phrase_is_likest_the_cells_of_its_thing(shift: int, right: float) -> 
     view: Any = SimpleNamespace(batch=b, model=model, image=None, fused_with=lambda image: fused)
     chosen = likest(view, SimpleNamespace(points=2))  # type: ignore[arg-type]
     assert pointed(chosen, b.graph, b.regions, 0, by_region=True) == (right, 4.0)
+
+
+@pytest.mark.parametrize("leading", [0, 1])
+@pytest.mark.parametrize(("shift", "right"), [(0, 4.0), (1, 0.0)])
+def test_a_word_is_nearest_to_a_cell_with_and_without_a_class_token(leading: int, shift: int, right: float) -> None:
+    """The class token, where there is one, is like every word, and is not taken for a cell."""
+    b = scene()
+    assert b.graph is not None
+    assert b.regions is not None
+    cells = torch.cat([torch.ones(leading, 4) * 2, torch.eye(4)]).expand(2, -1, 4)
+    place = torch.tensor(PLACES)[(b.graph.region.clamp(min=0) + shift) % 3]
+    words = torch.eye(4)[place] * (b.graph.region >= 0)[..., None]
+    late = SimpleNamespace(text_tokens=lambda stream: stream, image_tokens=lambda stream: stream)
+    model = SimpleNamespace(similarities={"late": late})
+    image, text = Stream(cells, torch.ones(2, 4 + leading).bool()), Stream(words, b.text_mask)
+    view: Any = SimpleNamespace(model=model, image=image, text=text)
+    assert pointed(nearest(view), b.graph, b.regions, patches(view), by_region=False) == (right, 4.0)
 
 
 def test_boxes_are_told_of_the_phrase_alone_in_its_own_picture() -> None:

@@ -1,5 +1,6 @@
 """SOHO's visual dictionary against loops in float64."""
 
+import pytest
 import torch
 
 from vlp.objectives.masked_dictionary import same_entry
@@ -22,15 +23,16 @@ def made() -> tuple[VisualDictionary, Batch]:
 
 def test_a_cell_shows_its_nearest_entry_and_gets_its_gradient() -> None:
     dictionary, batch = made()
-    cells = dictionary.grid(batch).tokens
+    cells = dictionary.hidden_features(batch)
     distance = (cells[:, :, None].double() - dictionary.entries.double()).square().sum(-1)
     assert torch.equal(nearest(cells, dictionary.entries), distance.argmin(-1))
     cells.retain_grad()
     weight = torch.randn_like(cells)
     out = dictionary(batch).tokens
-    torch.testing.assert_close(out, dictionary.entries[distance.argmin(-1)])
+    torch.testing.assert_close(out, dictionary.entries[distance.argmin(-1)] + dictionary.grid.positions)
     (out * weight).sum().backward()
     straight = {n: p.grad.clone() for n, p in dictionary.grid.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(straight.pop("positions")[0], weight.sum(0))
     dictionary.zero_grad()
     (cells * weight).sum().backward()
     assert straight
@@ -42,7 +44,7 @@ def test_a_cell_shows_its_nearest_entry_and_gets_its_gradient() -> None:
 def test_entries_are_the_moving_average_of_the_cells_that_chose_them() -> None:
     dictionary, batch = made()
     before, counts, sums = (x.double().clone() for x in (dictionary.entries, dictionary.counts, dictionary.sums))
-    cells = dictionary.grid(batch).tokens.detach().double().flatten(0, 1)
+    cells = dictionary.hidden_features(batch).detach().double().flatten(0, 1)
     codes = dictionary.codes(batch).flatten().tolist()
     dictionary(batch)
     dictionary.after_step()
@@ -66,10 +68,26 @@ def test_an_entry_that_no_cell_chooses_becomes_a_cell_where_asked() -> None:
     dictionary.revive = 1e-4
     dictionary(batch)
     dictionary.after_step()
-    cells = dictionary.grid(batch).tokens.detach().flatten(0, 1)
+    cells = dictionary.hidden_features(batch).detach().flatten(0, 1)
     for entry in dictionary.entries[3:]:
         assert (entry == cells).all(1).any()
     assert set(dictionary.codes(batch).flatten().tolist()) > {3, 4}
+
+
+@torch.no_grad()
+def test_what_a_cell_is_looked_up_by_does_not_know_its_place() -> None:
+    """Sine positions are added behind the dictionary in SOHO: two cells that look alike are one entry anywhere."""
+    dictionary, batch = made()
+    codes = dictionary.codes(batch)
+    torch.nn.init.normal_(dictionary.grid.positions, std=100.0)
+    assert torch.equal(dictionary.codes(batch), codes)
+
+
+def test_a_dictionary_refuses_a_grid_that_leaves_cells_out() -> None:
+    options = {"layers": [1, 1], "channels": [8, 16], "out_indices": [2]}
+    grid = GridCNN(name="resnet18", image_size=32, width=12, sample=4, options=options)
+    with pytest.raises(ValueError, match="sample=4"):
+        VisualDictionary(grid=grid)
 
 
 def test_all_cells_of_the_drawn_entry_are_hidden() -> None:

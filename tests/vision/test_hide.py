@@ -44,12 +44,12 @@ def test_a_hidden_patch_shows_a_feature_of_zeros() -> None:
 
 
 @torch.no_grad()
-def test_a_hidden_entry_shows_the_learned_vector() -> None:
+def test_a_hidden_entry_shows_the_learned_vector_at_its_place() -> None:
     part, b, hidden = VisualDictionary(grid=grid(), entries=5).eval(), batch(), some_places(16)
     torch.nn.init.normal_(part.mask)
     entries = part.entries[part.codes(b)]
     entries[hidden] = part.mask
-    torch.testing.assert_close(part.hide(part(b), hidden).tokens, entries)
+    torch.testing.assert_close(part.hide(part(b), hidden).tokens, entries + part.grid.positions)
 
 
 def test_a_grid_that_leaves_cells_out_cannot_hide() -> None:

@@ -18,6 +18,9 @@ def nearest(cells: Tensor, entries: Tensor) -> Tensor:
 class VisualDictionary(nn.Module):
     """Each cell of a grid is replaced by its nearest entry; the gradient passes straight through to the cell.
 
+    Positions are those of the grid, added to the entries: an entry says what a cell shows, and a hidden cell (`hide`)
+    still where it is.
+
     Entries are the moving average (`decay`) of the cells that chose them, over all ranks: counts and sums, K (D + 1)
     numbers, are reduced once a step. They change in `after_step`, so a step looks up the entries of the one before.
     An entry whose moving count falls below `revive` becomes a cell of that step (random restarts, Dhariwal 2020,
@@ -27,6 +30,8 @@ class VisualDictionary(nn.Module):
 
     def __init__(self, *, grid: GridCNN, entries: int = 2048, decay: float = 0.4, revive: float = 0.0) -> None:
         super().__init__()
+        if grid.sample:
+            raise ValueError(f"a dictionary looks up every cell, but the grid's sample={grid.sample} leaves some out")
         self.grid = grid
         self.image_size = grid.image_size
         self.width = grid.width
@@ -42,11 +47,11 @@ class VisualDictionary(nn.Module):
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     def hidden_features(self, batch: Batch) -> Tensor:
-        """(P, N, D) cells before the look-up; those of the batch, if it brings them."""
+        """(P, N, D) cells before the look-up, without their places; those of the batch, if it brings them."""
         if batch.features is not None:
             return batch.features if torch.is_grad_enabled() else batch.features.detach()
-        cells: Stream = self.grid(batch)
-        return cells.tokens
+        cells: Tensor = self.grid.projection(self.grid.hidden_features(batch))
+        return cells
 
     @torch.no_grad()
     def codes(self, batch: Batch) -> Tensor:
@@ -59,12 +64,14 @@ class VisualDictionary(nn.Module):
         codes = nearest(cells.detach().to(self.entries.dtype), self.entries)
         if self.training:
             self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
-        tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach()
+        tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach() + self.grid.positions.to(cells.dtype)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def hide(self, seen: Stream, hidden: Tensor) -> Stream:
-        """The part's stream with a learned vector in place of the entries of the cells `hidden` (P, N) bool."""
-        return Stream(torch.where(hidden[..., None], self.mask.to(seen.tokens.dtype), seen.tokens), seen.mask)
+        """The part's stream with a learned vector in place of the entries of the cells `hidden` (P, N) bool, at their
+        places."""
+        shown = (self.mask + self.grid.positions).to(seen.tokens.dtype)
+        return Stream(torch.where(hidden[..., None], shown, seen.tokens), seen.mask)
 
     @torch.no_grad()
     def after_step(self) -> None:
