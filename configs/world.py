@@ -12,6 +12,7 @@ from vlp.retrieval.config import EvaluationConfig
 from vlp.similarity.matching import MatchingHead
 from vlp.text.bert import BertText
 from vlp.training import TrainConfig
+from vlp.vision.patch_cnn import PatchCNN
 from vlp.vision.vit import TimmViT
 
 WORDS: dict[str, Any] = {"vocab_size": 160, "mask_id": 4, "first_word_id": 5}
@@ -76,3 +77,18 @@ def small_vit(depth: int = 4) -> Any:
     """A vision transformer of the world's size."""
     options = {"patch_size": PATCH, "embed_dim": WIDTH, "depth": depth, "num_heads": HEADS, "weight_init": "jax"}
     return lazy(TimmViT)(name="vit_tiny_patch16_224", image_size=IMAGE, options=options)
+
+
+def small_patch_cnn(grids: list[int]) -> Any:
+    """A network that trains and sees patches of the world's size one by one."""
+    options = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64]}
+    return lazy(PatchCNN)(
+        name="resnet18",
+        image_size=IMAGE,
+        width=WIDTH,
+        grids=grids,
+        patch_size=PATCH,
+        norm="group",
+        trains=True,
+        options=options,
+    )

@@ -66,15 +66,5 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world: 3 x 3 patches, and a network that trains."""
-    options = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64]}
-    vision = lazy(PatchCNN)(
-        name="resnet18",
-        image_size=world.IMAGE,
-        width=world.WIDTH,
-        grids=[3],
-        patch_size=16,
-        norm="group",
-        trains=True,
-        options=options,
-    )
+    vision = world.small_patch_cnn([3])
     return world.tiny("fashionbert", *parts(vision, 64, world.WORDS, world.WIDTH, world.LAYERS, world.HEADS))

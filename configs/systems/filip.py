@@ -39,10 +39,10 @@ SYSTEM = System(
 
 
 def parts(
-    vision: Any, text: Any, image_width: int, text_width: int, embed_dim: int, max_length: int, chunk: int
+    vision: Any, text: Any, image_width: int, text_width: int, embed_dim: int, max_length: int, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """(model, objectives) around two encoders."""
-    late = lazy(LateInteraction)(image_width=image_width, text_width=text_width, embed_dim=embed_dim, chunk=chunk)
+    """(model, objectives) around two encoders; `options` are those of `LateInteraction`."""
+    late = lazy(LateInteraction)(image_width=image_width, text_width=text_width, embed_dim=embed_dim, **options)
     model = lazy(VLModel)(vision=vision, text=text, similarities={"late": late})
     return model, {"late": lazy(LateContrast)(max_length=max_length)}
 
@@ -50,7 +50,7 @@ def parts(
 def config() -> TrainConfig:
     """Published size, base: CLIP's ViT-B/32 and text transformer, tokens of 256."""
     vision = lazy(TimmViT)(name="vit_base_patch32_clip_quickgelu_224", image_size=224)
-    model, objectives = parts(vision, lazy(ClipText)(), 768, 512, 256, 77, 64)
+    model, objectives = parts(vision, lazy(ClipText)(), 768, 512, 256, 77, chunk=64)
     return TrainConfig(
         model=model,
         objectives=objectives,
@@ -62,8 +62,10 @@ def config() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """The same system at width 96 on the synthetic world."""
+    """The same system at width 96 on the synthetic world, in a form whose words point to their things: patches seen one
+    by one, twins side by side, and a first temperature at which one word of a caption counts (docs/decisions.md)."""
     text = lazy(ClipText)(
-        vocab_size=160, width=world.WIDTH, layers=3, heads=world.HEADS, max_positions=48, causal=False
+        vocab_size=160, width=world.WIDTH, layers=1, heads=world.HEADS, max_positions=48, causal=False
     )
-    return world.tiny("filip", *parts(world.small_vit(), text, world.WIDTH, world.WIDTH, 64, 40, 16))
+    made = parts(world.small_patch_cnn([3]), text, world.WIDTH, world.WIDTH, 64, 40, temperature=0.02, chunk=16)
+    return world.tiny("filip", *made, batch_size=64, captions=1, block=2)

@@ -69,16 +69,6 @@ def config() -> TrainConfig:
 
 def tiny() -> TrainConfig:
     """The same system at width 96 on the synthetic world, with a network that trains."""
-    options = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 64]}
-    vision = lazy(PatchCNN)(
-        name="resnet18",
-        image_size=world.IMAGE,
-        width=world.WIDTH,
-        grids=list(GRIDS),
-        patch_size=16,
-        norm="group",
-        trains=True,
-        options=options,
-    )
+    vision = world.small_patch_cnn(list(GRIDS))
     made = parts(vision, 64, world.WORDS, world.WIDTH, world.LAYERS, world.HEADS)
     return world.tiny("kaleido_bert", *made, use_regions=True, use_graph=True)

@@ -64,8 +64,7 @@ def config() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """The same system at width 96 on the synthetic world: 512 entries, of which idle ones become cells (of 64 that stay
-    where they are drawn, cells chose 33, by place and background alone)."""
+    """The same system at width 96 on the synthetic world: 512 entries, of which idle ones become cells."""
     grid = lazy(GridCNN)(name="resnet18", image_size=world.IMAGE, width=world.WIDTH, norm="group", options=world.CNN)
     vision = lazy(VisualDictionary)(grid=grid, entries=512, revive=1e-4)
     return world.tiny("soho", *parts(vision, world.WORDS, world.WIDTH, world.LAYERS, world.HEADS))
