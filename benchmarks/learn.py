@@ -5,14 +5,15 @@
 
 A run goes on from its newest checkpoint, and a system that is measured is not measured again (`OUT/NAME/learned.json`)
 unless `--measure-again` asks for it, which trains nothing and passes over systems without a checkpoint. `--known FILE`
-takes over the rows of a table that was written with --json elsewhere; a row says how many steps it took.
+takes over the rows of a table that was written with --json elsewhere (beside `--measure-again` those of systems without
+a checkpoint); a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
 a small world needs (docs/decisions.md). A system that was published with a pre-trained network for pictures starts with
 one that a small dual encoder has learned on the same world (STARTS): CLIP's vision transformer, or, as NAME-late, a
 system's own network, trained for `--start-steps` by late interaction (FILIP), which teaches each cell the words that it
-shows. What each figure says: benchmarks/learned.py. Asked for are 30 points of
-colour and shape words between the true and another picture, 90 % of matchings, masked vision better than blind, and
-60 % of the object words pointing to their box where a system claims alignment.
+shows. What each figure says: benchmarks/learned.py. Asked for are 30 points of colour and shape words between the true
+and another picture, 90 % of matchings, masked vision better than blind, and 60 % of the object words pointing to their
+box where a system claims alignment.
 """
 
 import argparse
@@ -195,7 +196,7 @@ def main() -> None:
     known = {row["system"]: row for table in tables for row in table["rows"]}
     rows = []
     for name in args.only or names():
-        row = known.get(name) or learn(name, args)
+        row = ({} if args.measure_again else known.get(name)) or learn(name, args) or known.get(name)
         print(shown(row) if row else f"{name:<14} no checkpoint", flush=True)
         rows += [row] if row else []
         if args.json:

@@ -73,6 +73,15 @@ def test_rows_of_a_table_are_known(world: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_known_row_gives_way_to_a_checkpoint_that_is_measured_again(world: Path, tmp_path: Path) -> None:
+    (first,) = run(world, tmp_path / "runs")["rows"]
+    known = {"system": "clip", "steps": 7, "figures": {"retrieval": 0.5}}
+    (tmp_path / "before.json").write_text(json.dumps({"rows": [known]}))
+    again = ("--measure-again", "--known", str(tmp_path / "before.json"))
+    assert run(world, tmp_path / "runs", *again)["rows"] == [first]
+    assert run(world, tmp_path / "others", *again)["rows"] == [known]
+
+
 def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     asked = argparse.Namespace(world=world, out=out, steps=1, start_steps=2, pictures=32, threads=1)
