@@ -9,11 +9,11 @@ takes over the rows of a table that was written with --json elsewhere (beside `-
 a checkpoint); a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
 a small world needs (docs/decisions.md). A system that was published with a pre-trained network for pictures starts with
-one that a small dual encoder has learned on the same world (STARTS): CLIP's vision transformer, or, as NAME-late, a
-system's own network, trained for `--start-steps` by late interaction (FILIP), which teaches each cell the words that it
-shows. What each figure says: benchmarks/learned.py. Asked for are 30 points of colour and shape words between the true
-and another picture, 90 % of matchings, masked vision better than blind, and 60 % of the object words pointing to their
-box where a system claims alignment.
+one that a small dual encoder has learned on the same world (STARTS): CLIP's vision transformer, or, as NAME-late or
+NAME-twins, a system's own network, trained for `--start-steps` by late interaction (FILIP), which teaches each cell the
+words that it shows. What each figure says: benchmarks/learned.py. Asked for are 30 points of colour and shape words
+between the true and another picture, 90 % of matchings, masked vision better than blind, and 60 % of the object words
+pointing to their box where a system claims alignment.
 """
 
 import argparse
@@ -43,14 +43,14 @@ ASKED = {"words points": 30.0, "told points": 30.0, "matching": 0.9, "alignment"
 MORE_IS_BETTER = ("accuracy", "giou")  # how figures end that are to be above their blind one; losses are to be below
 MASKED = 0.4
 LEARNED = "learned.json"
-LATE = "-late"  # behind a system's name: a dual encoder around its vision part
+LATE, TWINS = "-late", "-twins"  # behind a system's name: a dual encoder around its vision part
 STARTS = {  # the run that gives the parts; none: its vision transformer as a file, whose blocks read words too
     "vilt": ("clip", []),
     "meter": ("clip", ["vision"]),
     "xvlm": ("xvlm-late", ["vision"]),
     "blip": ("clip", ["vision"]),
     "pixelbert": ("pixelbert-late", ["vision"]),
-    "soho": ("soho-late", ["vision.grid=vision"]),
+    "soho": ("soho-twins", ["vision.grid=vision"]),
     "pim": ("pim-late", ["vision"]),
     "kdvlp": ("kdvlp-late", ["vision"]),
     "e2evlp": ("e2evlp-late", ["vision"]),
@@ -62,11 +62,11 @@ STARTS = {  # the run that gives the parts; none: its vision transformer as a fi
 
 def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     """The tiny form of a system on the world, with what all systems share."""
-    system = name.removesuffix(LATE)
+    system = name.removesuffix(LATE).removesuffix(TWINS)
     config: TrainConfig = load_config(f"configs.systems.{system}:tiny")
     config.run.steps = args.steps
     if name != system:
-        config = late(config)
+        config = starter(config, alike=name.endswith(TWINS))
         config.run.steps = args.start_steps
     config.data.train, config.data.val = str(args.world / "train"), ""
     config.run.out = str(args.out / name)
@@ -78,21 +78,23 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def late(config: TrainConfig) -> TrainConfig:
-    """Late interaction around the vision part of a system, or the grid beneath its dictionary; it sees every cell. With
-    the published temperature and random batches, where FILIP's tiny form has others: that one points better, and blocks
-    that read its cells learn less from them (docs/decisions.md)."""
-    starter: TrainConfig = load_config("configs.systems.filip:tiny")
-    parts = cast(Any, starter.model).kwargs
-    parts["text"].kwargs["layers"] = 3
-    parts["similarities"]["late"].kwargs["temperature"] = 0.07
-    starter.data.batch_size, starter.data.captions, starter.data.block = 32, 0, 1
+def starter(config: TrainConfig, alike: bool) -> TrainConfig:
+    """Late interaction around the vision part of a system, or the grid beneath its dictionary; it sees every cell.
+
+    `alike` as FILIP's tiny form learns, from batches of twins and a low first temperature; else from random batches and
+    the published temperature, which serves what networks of patches begin (docs/decisions.md)."""
+    made: TrainConfig = load_config("configs.systems.filip:tiny")
+    parts = cast(Any, made.model).kwargs
+    if not alike:
+        parts["text"].kwargs["layers"] = 3
+        parts["similarities"]["late"].kwargs["temperature"] = 0.07
+        made.data.batch_size, made.data.captions, made.data.block = 32, 0, 1
     vision = cast(Any, config.model).kwargs["vision"]
     vision = vision.kwargs.get("grid", vision)
     if "sample" in vision.kwargs:
         vision.kwargs["sample"] = 0
     parts["vision"] = vision
-    return starter
+    return made
 
 
 def trained(config: TrainConfig) -> tuple[Task, int]:

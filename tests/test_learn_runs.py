@@ -96,11 +96,11 @@ def test_what_was_published_with_a_pre_trained_network_starts_with_a_small_one(w
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "load_weights", noted)
         row = learn.learn("soho", asked)
-    source = read_tensors(out / "soho-late" / "step-00000002" / "model.safetensors", prefix="model.vision.")
+    source = read_tensors(out / "soho-twins" / "step-00000002" / "model.safetensors", prefix="model.vision.")
     assert len(source) > 20
     assert all(torch.equal(given[0][f"vision.grid.{key}"], value) for key, value in source.items())
-    assert "(starts with soho-late's network)" in learn.shown(row)
-    assert (out / "soho-late" / learn.LEARNED).is_file()
+    assert "(starts with soho-twins's network)" in learn.shown(row)
+    assert (out / "soho-twins" / learn.LEARNED).is_file()
 
 
 @pytest.mark.parametrize("name", learn.STARTS)
