@@ -34,6 +34,7 @@ from vlp.engine import checkpoint
 from vlp.engine.provenance import machine, timestamp
 from vlp.engine.session import MODEL
 from vlp.engine.tensors import read_tensors, write_tensors
+from vlp.objectives.alignment_masking import AlignmentMasking
 from vlp.objectives.mlm import MLM
 from vlp.systems import names
 from vlp.task import Task
@@ -73,9 +74,14 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     config.run.checkpoint_every, config.run.mfu, config.run.threads = 250, False, args.threads
     for objective in config.objectives.values():
         recorded: Any = objective
-        if isinstance(recorded.target, type) and issubclass(recorded.target, MLM):
+        if isinstance(recorded.target, type) and issubclass(recorded.target, MLM) and not _named_first(recorded):
             recorded.kwargs["probability"] = MASKED
     return config
+
+
+def _named_first(mlm: Any) -> bool:
+    """Whether words that name things are masked more often anyhow: Kaleido-BERT masks 15 % of all and 30 % of those."""
+    return getattr(mlm.kwargs.get("masking"), "target", None) is AlignmentMasking
 
 
 def starter(config: TrainConfig, alike: bool) -> TrainConfig:

@@ -1,5 +1,7 @@
 """SOHO's visual dictionary against loops in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,18 +25,23 @@ def made() -> tuple[VisualDictionary, Batch]:
 
 def test_a_cell_shows_its_nearest_entry_and_gets_its_gradient() -> None:
     dictionary, batch = made()
+    dictionary.double()
+    batch = replace(batch, image=batch.image.double())  # type: ignore[union-attr]
     cells = dictionary.hidden_features(batch)
     distance = (cells[:, :, None].double() - dictionary.entries.double()).square().sum(-1)
     assert torch.equal(nearest(cells, dictionary.entries), distance.argmin(-1))
     cells.retain_grad()
     weight = torch.randn_like(cells)
     out = dictionary(batch).tokens
-    torch.testing.assert_close(out, dictionary.entries[distance.argmin(-1)] + dictionary.grid.positions)
+    shown = (dictionary.entries[distance.argmin(-1)] + dictionary.grid.positions).requires_grad_()
+    normed = dictionary.norm(shown)
+    torch.testing.assert_close(out, normed)
     (out * weight).sum().backward()
     straight = {n: p.grad.clone() for n, p in dictionary.grid.named_parameters() if p.grad is not None}
-    torch.testing.assert_close(straight.pop("positions")[0], weight.sum(0))
+    (of_shown,) = torch.autograd.grad((normed * weight).sum(), shown)
+    torch.testing.assert_close(straight.pop("positions")[0], of_shown.sum(0))
     dictionary.zero_grad()
-    (cells * weight).sum().backward()
+    (cells * of_shown).sum().backward()
     assert straight
     for name, parameter in dictionary.grid.named_parameters():
         if parameter.grad is not None:

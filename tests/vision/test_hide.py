@@ -49,7 +49,7 @@ def test_a_hidden_entry_shows_the_learned_vector_at_its_place() -> None:
     torch.nn.init.normal_(part.mask)
     entries = part.entries[part.codes(b)]
     entries[hidden] = part.mask
-    torch.testing.assert_close(part.hide(part(b), hidden).tokens, entries + part.grid.positions)
+    torch.testing.assert_close(part.hide(part(b), hidden).tokens, part.norm(entries + part.grid.positions))
 
 
 def test_a_grid_that_leaves_cells_out_cannot_hide() -> None:

@@ -13,8 +13,10 @@ from vlp.types import Batch, Graph
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentMasking:
-    """A phrase that names one region is masked whole with `probability` while the picture stays whole; cells that its
-    region covers are hidden first while the caption stays whole. So the hidden side is always to be told by the other.
+    """Each word of a phrase that names one region is masked with `probability` while the picture stays whole; cells
+    that the region covers are hidden first while the caption stays whole. So the hidden side is always to be told by
+    the other. Words are drawn one by one, as the paper's pairs of a token and a patch are: what stays of a phrase tells
+    which region is asked for.
 
     Alignment here is the data's: which region a phrase names. The paper takes it from a captioner's attention.
     """
@@ -22,9 +24,8 @@ class AlignmentMasking:
     probability: float = 0.3
 
     def words(self, batch: Batch) -> Tensor:
-        """(B, L) bool: the pieces of the phrases drawn."""
-        graph = _graph(batch)
-        return drawn_nodes(torch.where(graph.region >= 0, graph.phrase, -1), self.probability)
+        """(B, L) bool: the pieces of the words drawn."""
+        return drawn_nodes(torch.where(_graph(batch).region >= 0, batch.word_ids, -1), self.probability)
 
     def cells(self, batch: Batch, side: int) -> Tensor:
         """(P, side * side) bool: the cells of a grid that overlap a region which a caption of the picture names."""

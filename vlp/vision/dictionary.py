@@ -18,8 +18,8 @@ def nearest(cells: Tensor, entries: Tensor) -> Tensor:
 class VisualDictionary(nn.Module):
     """Each cell of a grid is replaced by its nearest entry; the gradient passes straight through to the cell.
 
-    Positions are those of the grid, added to the entries: an entry says what a cell shows, and a hidden cell (`hide`)
-    still where it is.
+    Positions are those of the grid, added to the entries in front of a layer norm, as released: an entry says what a
+    cell shows, and a hidden cell (`hide`) still where it is.
 
     Entries are the moving average (`decay`) of the cells that chose them, over all ranks: counts and sums, K (D + 1)
     numbers, are reduced once a step. They change in `after_step`, so a step looks up the entries of the one before.
@@ -44,6 +44,7 @@ class VisualDictionary(nn.Module):
         self.counts: Tensor
         self.sums: Tensor
         self.mask = nn.Parameter(torch.zeros(grid.width))
+        self.norm = nn.LayerNorm(grid.width)
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     def hidden_features(self, batch: Batch) -> Tensor:
@@ -64,13 +65,13 @@ class VisualDictionary(nn.Module):
         codes = nearest(cells.detach().to(self.entries.dtype), self.entries)
         if self.training:
             self._pending.append((cells.detach().to(self.entries.dtype).flatten(0, 1), codes.flatten()))
-        tokens = self.entries[codes].to(cells.dtype) + cells - cells.detach() + self.grid.positions.to(cells.dtype)
+        tokens = self.norm(self.entries[codes].to(cells.dtype) + cells - cells.detach() + self.grid.positions)
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def hide(self, seen: Stream, hidden: Tensor) -> Stream:
         """The part's stream with a learned vector in place of the entries of the cells `hidden` (P, N) bool, at their
         places."""
-        shown = (self.mask + self.grid.positions).to(seen.tokens.dtype)
+        shown = self.norm(self.mask + self.grid.positions).to(seen.tokens.dtype)
         return Stream(torch.where(hidden[..., None], shown, seen.tokens), seen.mask)
 
     @torch.no_grad()
