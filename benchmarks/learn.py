@@ -8,7 +8,7 @@ unless `--measure-again` asks for it, which trains nothing and passes over syste
 takes over the rows of a table that was written with --json elsewhere (beside `--measure-again` those of systems without
 a checkpoint); a row says how many steps it took.
 All share one recipe beside what their configs say: `--steps` steps, and 40 % of the words masked where words are, which
-a small world needs (docs/decisions.md); Kaleido-BERT's own masking hides as many of the words that name things. A system
+a small world needs (docs/decisions.md); Kaleido-BERT's own masking hides as many of those that name things. A system
 that was published with a pre-trained network for pictures starts with one that a small dual encoder has learned on the
 same world (STARTS): CLIP's vision transformer, or, as NAME-late or NAME-twins, a system's own network, trained for
 `--start-steps` by late interaction (FILIP), which teaches each cell the words that it shows. What each figure says:
