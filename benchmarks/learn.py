@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--world", type=Path, default=Path("data/world"), help="a synthetic world of 48 px pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/learn"), help="folder of the runs (default runs/learn)")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names(), help="these systems (default: all)")
-    parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs, of FILIP 64 (default 4000)")
+    parser.add_argument("--steps", type=int, default=4000, help="steps of 32 pairs, FILIP and ViLT 64 (default 4000)")
     parser.add_argument(
         "--start-steps", type=int, default=2000, help="steps of what a system starts with (default 2000)"
     )

@@ -1,7 +1,7 @@
 """Does an object word find its thing in the picture? For the systems whose objectives claim it, each asked its own way.
 
-UNITER, ViLT, ROSITA    the image token that takes the most of the word's transport
-FILIP                   the image token of the largest cosine with the word
+UNITER, ROSITA          the image token that takes the most of the word's transport
+FILIP, ViLT             the image token of the largest cosine with the word; beside it ViLT's transport, as "transport"
 KD-VLP                  the region whose fused cells have the largest cosine with the fused words of the word's phrase
 X-VLM                   the box that is told of the word's phrase, read alone with the picture
 
@@ -24,8 +24,9 @@ from vlp.objectives.late_contrast import LateContrast
 from vlp.objectives.object_masking import as_map
 from vlp.objectives.phrase_box import PhraseBox, corners
 from vlp.objectives.phrase_region import PhraseRegion, cosines, members
+from vlp.objectives.word_patch_contrast import WordPatchContrast
 from vlp.task import Task
-from vlp.types import Graph, Regions
+from vlp.types import Graph, Regions, Stream
 from vlp.view import View
 from vlp.vision.regions import RegionEmbedding
 
@@ -35,17 +36,23 @@ def alignment(view: View, task: Task) -> dict[str, tuple[float, float]]:
     that claim to align them."""
     graph, regions = _truth(view)
     by_region = isinstance(view.model.vision, RegionEmbedding)
+    found = {}
     for objective in task.objectives.values():
         if isinstance(objective, WordPatchAlignment):
             tokens = view.image.mask.shape[1] - objective.skip
-            return {"alignment": pointed(transported(view, objective), graph, regions, tokens, by_region)}
-        if isinstance(objective, LateContrast):
-            return {"alignment": pointed(nearest(view), graph, regions, patches(view), by_region)}
-        if isinstance(objective, PhraseRegion):
-            return {"alignment": pointed(likest(view, objective), graph, regions, 0, by_region=True)}
-        if isinstance(objective, PhraseBox):
-            return {"alignment": covered(*told_boxes(view, objective))}
-    return {}
+            beside = any(isinstance(other, WordPatchContrast) for other in task.objectives.values())
+            name = "transport" if beside else "alignment"
+            found[name] = pointed(transported(view, objective), graph, regions, tokens, by_region)
+        elif isinstance(objective, WordPatchContrast):
+            image, text = objective.tokens(view)
+            found["alignment"] = pointed(closest(image, text), graph, regions, image.mask.shape[1], by_region)
+        elif isinstance(objective, LateContrast):
+            found["alignment"] = pointed(nearest(view), graph, regions, patches(view), by_region)
+        elif isinstance(objective, PhraseRegion):
+            found["alignment"] = pointed(likest(view, objective), graph, regions, 0, by_region=True)
+        elif isinstance(objective, PhraseBox):
+            found["alignment"] = covered(*told_boxes(view, objective))
+    return found
 
 
 def _truth(view: View) -> tuple[Graph, Regions]:
@@ -80,8 +87,16 @@ def patches(view: View) -> int:
 def nearest(view: View) -> Tensor:
     """(B, L) the patch or cell of the largest cosine with each word."""
     late: Any = view.model.similarities["late"]
-    text, image = late.text_tokens(view.text).tokens, late.image_tokens(view.image).tokens
-    return torch.einsum("ble,bne->bln", text, image[:, -patches(view) :]).argmax(2)
+    image = late.image_tokens(view.image)
+    return closest(
+        Stream(image.tokens[:, -patches(view) :], image.mask[:, -patches(view) :]), late.text_tokens(view.text)
+    )
+
+
+def closest(image: Stream, text: Stream) -> Tensor:
+    """(B, L) the image token of the largest cosine with each word, of unit tokens."""
+    cosine = torch.einsum("ble,bne->bln", text.tokens, image.tokens)
+    return cosine.masked_fill(~image.mask[:, None], float("-inf")).argmax(2)
 
 
 def likest(view: View, objective: PhraseRegion) -> Tensor:

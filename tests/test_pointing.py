@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.learned import outranked, tagged
-from benchmarks.learned_alignment import covered, likest, nearest, patches, pointed, told_boxes
+from benchmarks.learned_alignment import alignment, closest, covered, likest, nearest, patches, pointed, told_boxes
+from tests.systems import make
 from vlp.types import Batch, Fused, Graph, Regions, Stream, Tags
+from vlp.view import View
 
 CORNERS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]])
 PLACES = [0, 1, 3]  # the cells of a 2 x 2 grid that they are
@@ -127,3 +129,22 @@ def test_kinds_of_pairs_are_told_by_tags_and_captions(ways: int) -> None:
     b.tags = Tags(torch.tensor([[30, 31], [31, 30]]), b.tags.mask)  # the same tags: nothing is asked of the second kind
     own_tags = b.tags.ids
     assert tagged(view, naive) == (2.0, 2.0 * ways - 2)
+
+
+def test_a_task_with_two_alignments_is_asked_by_its_contrast_and_shows_its_transport() -> None:
+    """ViLT's small form; without the contrast its transport is what is asked."""
+    task, b = make("vilt")
+    b.regions = Regions(torch.zeros(8, 3, 4), CORNERS.expand(8, 3, 4), torch.zeros(8, 3, 2), torch.ones(8, 3).bool())
+    region = torch.arange(b.text_ids.numel()).view_as(b.text_ids) % 3
+    kind = (b.word_ids >= 0).long()  # every word is an object's
+    b.graph = Graph(kind=kind, node=region, phrase=region, region=region)
+    task.eval()
+    view = View(task.model, b, whole_rows=True)
+    with torch.no_grad():
+        both, contrast = alignment(view, task), task.objectives.pop("wpc")
+        alone = alignment(view, task)
+        found = pointed(closest(*contrast.tokens(view)), b.graph, b.regions, 9, by_region=False)  # type: ignore[operator]
+    assert both == {"alignment": found, "transport": alone["alignment"]}
+    assert alone.keys() == {"alignment"}
+    assert 0 < found[0] < found[1] == float(kind.sum())
+    assert found != alone["alignment"]

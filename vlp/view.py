@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -113,6 +113,18 @@ class View:
     def text_nothing(self) -> Stream:
         """As many captions of nothing but [CLS]: what a picture by itself is read with."""
         return Stream(self.text.tokens[:, :1], self.text.mask[:, :1])
+
+    @shared
+    def text_apart(self) -> Stream:
+        """(B, L, D) what a one-stream fusion makes of each caption by itself."""
+        return self.model.fuse(self.text, self.prepared_nothing).text
+
+    @shared
+    def image_apart(self) -> Stream:
+        """(P, N, D) what a one-stream fusion makes of each image token by itself (`OneStream.apart`)."""
+        if not hasattr(self.model.fusion, "apart"):
+            raise ValueError("image tokens by themselves are read by a one-stream fusion only (OneStream)")
+        return cast(Stream, self.model.fusion.apart(self.prepared))  # type: ignore[union-attr, operator]
 
     @shared
     def image_embedding(self) -> Tensor:

@@ -11,18 +11,18 @@ Flickr30K 83.6/64.5 (64 GPUs, 200k steps). Not reproduced here: that takes the 4
 
 Deliberately different: pictures are squared to 384 px instead of keeping their aspect ratio up to 384 x 640, so no
 patch is dropped at random; each positive row has its negative row in the same step; false images never show the same
-image id; the MLM decoder is tied to the word embeddings. The tiny form aligns words and patches as they enter the
-fusion.
+image id; the MLM decoder is tied to the word embeddings. The tiny form learns one objective more, `WordPatchContrast`:
+in pictures that are mostly background transport does not teach a word which patch it means (docs/decisions.md,
+2026-11-29).
 """
 
-from typing import Any, cast
-
-from configs import world
 from configs.facts import System
 from configs.parts import one_stream
+from vlp.config import lazy
 from vlp.data.config import DataConfig
 from vlp.engine.optim import OptimConfig
 from vlp.engine.run import RunConfig
+from vlp.objectives.word_patch_contrast import WordPatchContrast
 from vlp.retrieval.config import EvaluationConfig
 from vlp.training import TrainConfig
 
@@ -57,11 +57,12 @@ def config() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """The same system at width 96 on the synthetic world, for a laptop."""
+    """The same system at width 96 on the synthetic world, for a laptop, twins side by side (docs/decisions.md)."""
     from configs import demo
 
     run = demo.one_stream_pretrain()
     run.model, run.objectives = demo.one_stream_parts()
-    cast(Any, run.objectives["wpa"]).kwargs.update(world.ALIGNMENT)
+    run.objectives["wpc"] = lazy(WordPatchContrast)(max_length=run.data.max_length)
+    run.data.batch_size, run.data.captions, run.data.block = 64, 1, 2
     run.optim.lr = 1.5e-3
     return run

@@ -115,6 +115,15 @@ class OneStream(nn.Module):
         last: PreNormBlock | PostNormBlock = self.layers[-1]  # type: ignore[assignment]
         return last.affinities(rows.restore(tokens, mask.shape[1]))
 
+    def apart(self, prepared: PreparedTokens) -> Stream:
+        """(B, N, D) what the layers make of each image token alone: what it shows, and nothing of its neighbours."""
+        shape = prepared.tokens.shape
+        single = Packing.of(prepared.mask.reshape(-1, 1))
+        tokens = single.pack(prepared.tokens.reshape(-1, 1, shape[-1]))
+        for layer in self.layers:
+            tokens = self._run(layer, tokens, single)
+        return Stream(single.restore(self.norm(tokens), 1).reshape(shape), prepared.mask)
+
     def summarize(self, text: Stream, prepared: PreparedTokens, image_index: Tensor | None = None) -> Tensor:
         """The pair's pooled summary, (R, D)."""
         read = places(text.mask, self.summary)

@@ -1,5 +1,6 @@
 """Contrast by late interaction, against the batches of all ranks (FILIP, Yao 2021, equation 1)."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -10,6 +11,8 @@ from vlp.objectives.itc import contrast_loss, contrast_targets
 from vlp.similarity.late import LateInteraction
 from vlp.types import Loss, Stream
 from vlp.view import View
+
+Compare = Callable[[Stream, Stream], tuple[Tensor, Tensor]]  # pictures, captions -> both similarities, (B, C) each
 
 
 class LateContrast(nn.Module):
@@ -27,20 +30,27 @@ class LateContrast(nn.Module):
 
     def forward(self, view: View) -> Loss:
         """Mean of image-to-text and text-to-image contrast."""
-        late = cast(LateInteraction, view.model.similarities["late"])
-        image, text = late.image_tokens(_rows(view.image, view.batch.image_row)), late.text_tokens(view.text)
-        ids = gather(view.batch.image_id)
-        positives = view.batch.image_id[:, None] == ids
-        targets = contrast_targets(positives, None, 0.0)
-        to_text, _ = late.compare(image, _gathered(_padded(text, self.max_length)))
-        _, to_image = late.compare(_gathered(image), text)
+        late, ids = cast(LateInteraction, view.model.similarities["late"]), view.batch.image_id
+        image = late.image_tokens(each_pair(view.image, view.batch.image_row))
         scale = late.scale()
-        value = (contrast_loss(scale * to_text, targets) + contrast_loss(scale * to_image.T, targets)) / 2
+        value = token_contrast(image, late.text_tokens(view.text), ids, late.compare, scale, self.max_length)
         return Loss(value, {"late": value.detach(), "logit_scale": scale.detach()})
 
 
-def _rows(stream: Stream, index: Tensor | None) -> Stream:
-    return stream if index is None else Stream(stream.tokens[index], stream.mask[index])
+def token_contrast(
+    image: Stream, text: Stream, ids: Tensor, compare: Compare, scale: Tensor | float, max_length: int
+) -> Tensor:
+    """Mean of image-to-text and text-to-image contrast of B pairs' unit tokens, captions padded to `max_length`."""
+    positives = ids[:, None] == gather(ids)
+    targets = contrast_targets(positives, None, 0.0)
+    to_text, _ = compare(image, _gathered(_padded(text, max_length)))
+    _, to_image = compare(_gathered(image), text)
+    return (contrast_loss(scale * to_text, targets) + contrast_loss(scale * to_image.T, targets)) / 2
+
+
+def each_pair(image: Stream, row: Tensor | None) -> Stream:
+    """The pictures of the B pairs, in their order, of a stream that has each once (`Batch.image_row`)."""
+    return image if row is None else image.select(row)
 
 
 def _padded(stream: Stream, length: int) -> Stream:

@@ -23,6 +23,17 @@ def late_scores(image: Stream, text: Stream) -> tuple[Tensor, Tensor]:
     return _mean(best_word, image.mask[:, None]), _mean(best_cell, text.mask[None])
 
 
+def chunked_scores(image: Stream, text: Stream, chunk: int | None) -> tuple[Tensor, Tensor]:
+    """`late_scores` of `chunk` texts at a time, computed again in the backward pass; None: of all at once."""
+    if chunk is None:
+        return late_scores(image, text)
+    parts = []
+    for start in range(0, len(text.mask), chunk):
+        some = Stream(text.tokens[start : start + chunk], text.mask[start : start + chunk])
+        parts.append(checkpoint(late_scores, image, some, use_reentrant=False))
+    return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
+
+
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum(2) / mask.sum(2).clamp(min=1)
 
@@ -58,13 +69,7 @@ class LateInteraction(nn.Module):
 
     def compare(self, image: Stream, text: Stream) -> tuple[Tensor, Tensor]:
         """Token embeddings -> both similarities (B, C), without the temperature."""
-        if self.chunk is None:
-            return late_scores(image, text)
-        parts = []
-        for start in range(0, len(text.mask), self.chunk):
-            some = Stream(text.tokens[start : start + self.chunk], text.mask[start : start + self.chunk])
-            parts.append(checkpoint(late_scores, image, some, use_reentrant=False))
-        return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
+        return chunked_scores(image, text, self.chunk)
 
     def token_scores(self, image: Stream, text: Stream) -> Tensor:
         """Token embeddings -> (B, C) logits: the mean of both similarities over the temperature."""
