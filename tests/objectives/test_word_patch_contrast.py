@@ -41,12 +41,20 @@ def slow_tokens(task: Task, b: Batch) -> tuple[list[Tensor], list[Tensor]]:
     return words, patches
 
 
-def slow_contrast(words: list[Tensor], patches: list[Tensor], ids: list[int]) -> float:
+def weighed(cosines: Tensor, spread: float) -> float:
+    """(M, K) -> the mean over M of the largest of K, or of their mean weighed by exp(cosine / spread)."""
+    if not spread:
+        return float(cosines.amax(1).mean())
+    weights = (cosines / spread).exp()
+    return float(((weights * cosines).sum(1) / weights.sum(1)).mean())
+
+
+def slow_contrast(words: list[Tensor], patches: list[Tensor], ids: list[int], spread: float) -> float:
     """FILIP's equations 1 and 3-5: the mean of both cross entropies, all pairs of one image being positives."""
     size, total = len(ids), 0.0
     for one, two in ((patches, words), (words, patches)):
         for i in range(size):
-            scores = [float((one[i] @ other.T).amax(1).mean()) / TEMPERATURE for other in two]
+            scores = [weighed(one[i] @ other.T, spread) / TEMPERATURE for other in two]
             top = max(scores)
             log_sum = top + math.log(sum(math.exp(score - top) for score in scores))
             own = [scores[j] for j in range(size) if ids[j] == ids[i]]
@@ -54,8 +62,9 @@ def slow_contrast(words: list[Tensor], patches: list[Tensor], ids: list[int]) ->
     return total
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.2])
 @pytest.mark.parametrize("captions", [1, 2])
-def test_loss_is_the_contrast_of_tokens_read_apart(captions: int) -> None:
+def test_loss_is_the_contrast_of_tokens_read_apart(captions: int, spread: float) -> None:
     """Once with a picture a caption, once with pictures that two captions share."""
     torch.manual_seed(0)
     task, b = Task(**build(one_stream())).eval(), batch()
@@ -63,11 +72,11 @@ def test_loss_is_the_contrast_of_tokens_read_apart(captions: int) -> None:
         assert b.image is not None
         row = torch.arange(len(b)) // captions
         b = replace(b, image=b.image[::captions], image_row=row, image_id=row)
-    objective = WordPatchContrast(max_length=16, temperature=TEMPERATURE)
+    objective = WordPatchContrast(max_length=16, temperature=TEMPERATURE, spread=spread)
     with torch.no_grad():
         words, patches = slow_tokens(task, b)
         value = float(objective(View(task.model, b)).value)
-    assert value == pytest.approx(slow_contrast(words, patches, b.image_id.tolist()), rel=1e-4)
+    assert value == pytest.approx(slow_contrast(words, patches, b.image_id.tolist(), spread), rel=1e-4)
 
 
 def test_a_patch_says_what_it_shows_and_nothing_of_its_picture() -> None:

@@ -20,8 +20,11 @@ class WordPatchContrast(nn.Module):
     1 and 3-5), without a projection and at a fixed `temperature`. [CLS], [SEP] and the first `skip` image tokens (1: a
     class token; 0: regions) take no part.
 
-    1 - that similarity is the relaxed word mover's distance (Kusner 2015): transport (`WordPatchAlignment`) without the
-    equal shares, by which a patch holds only so many words, and all others must go to the background.
+    In place of the largest cosine stands the mean weighed by softmax(cosine / `spread`): a word that begins with an
+    empty patch would else never hear of the others, which get no gradient (docs/decisions.md, 2026-11-29). 0 takes the
+    largest, and 1 - that similarity is the relaxed word mover's distance (Kusner 2015): transport
+    (`WordPatchAlignment`) without the equal shares, by which a patch holds only so many words, and all others must go
+    to the background.
 
     Compute: one pass over captions and one over single tokens beside those of other objectives. Traffic and memory per
     rank: those of `LateContrast`, with E = D; captions are padded to `max_length`, which must be equal on all ranks.
@@ -33,6 +36,7 @@ class WordPatchContrast(nn.Module):
         max_length: int,
         weight: float = 1.0,
         temperature: float = 0.02,
+        spread: float = 0.05,
         skip: int = 1,
         chunk: int | None = None,
     ) -> None:
@@ -40,13 +44,14 @@ class WordPatchContrast(nn.Module):
         self.max_length = max_length
         self.weight = weight
         self.temperature = temperature
+        self.spread = spread
         self.skip = skip
         self.chunk = chunk
 
     def forward(self, view: View) -> Loss:
         """Mean of image-to-text and text-to-image contrast."""
         image, text = self.tokens(view)
-        compare = partial(chunked_scores, chunk=self.chunk)
+        compare = partial(chunked_scores, chunk=self.chunk, spread=self.spread)
         value = token_contrast(image, text, view.batch.image_id, compare, 1 / self.temperature, self.max_length)
         return Loss(value, {"wpc": value.detach()})
 

@@ -11,26 +11,33 @@ from vlp.layers.shards import held
 from vlp.types import Stream
 
 
-def late_scores(image: Stream, text: Stream) -> tuple[Tensor, Tensor]:
+def late_scores(image: Stream, text: Stream, spread: float = 0.0) -> tuple[Tensor, Tensor]:
     """(B, N, E) and (C, L, E) unit tokens -> image-to-text and text-to-image similarities, each (B, C).
 
-    The mean over the tokens present of one side of the largest cosine with a token present of the other.
+    The mean over the tokens present of one side of the largest cosine with a token present of the other. With a
+    `spread`, of the mean cosine weighed by softmax(cosine / spread): the largest one at 0, all alike far above 1.
     """
     cosine = torch.einsum("bne,cle->bcnl", image.tokens, text.tokens)
     words, cells = text.mask[None, :, None, :], image.mask[:, None, :, None]
-    best_word = cosine.masked_fill(~words, float("-inf")).amax(3)  # (B, C, N)
-    best_cell = cosine.masked_fill(~cells, float("-inf")).amax(2)  # (B, C, L)
+    best_word = _best(cosine, words, 3, spread)  # (B, C, N)
+    best_cell = _best(cosine, cells, 2, spread)  # (B, C, L)
     return _mean(best_word, image.mask[:, None]), _mean(best_cell, text.mask[None])
 
 
-def chunked_scores(image: Stream, text: Stream, chunk: int | None) -> tuple[Tensor, Tensor]:
+def _best(cosine: Tensor, mask: Tensor, dim: int, spread: float) -> Tensor:
+    if not spread:
+        return cosine.masked_fill(~mask, float("-inf")).amax(dim)
+    return ((cosine / spread).masked_fill(~mask, float("-inf")).softmax(dim) * cosine).sum(dim)
+
+
+def chunked_scores(image: Stream, text: Stream, chunk: int | None, spread: float = 0.0) -> tuple[Tensor, Tensor]:
     """`late_scores` of `chunk` texts at a time, computed again in the backward pass; None: of all at once."""
     if chunk is None:
-        return late_scores(image, text)
+        return late_scores(image, text, spread)
     parts = []
     for start in range(0, len(text.mask), chunk):
         some = Stream(text.tokens[start : start + chunk], text.mask[start : start + chunk])
-        parts.append(checkpoint(late_scores, image, some, use_reentrant=False))
+        parts.append(checkpoint(late_scores, image, some, spread, use_reentrant=False))
     return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
 
 
