@@ -95,7 +95,7 @@ def test_ranks_and_chunks_equal_the_plain_form_of_the_joined_batch(world: int, t
         value, gradients = plain[form]
         torch.testing.assert_close(joined.pop("value"), value, rtol=1e-7, atol=1e-7)
         assert joined.keys() == gradients.keys()
-        assert len(gradients) > 30
+        assert len(gradients) > (30 if "one stream" in form else 40)  # of 36, and of 64 or more
         for name, gradient in gradients.items():
             where = f"{form} {options}, {name}"
             torch.testing.assert_close(

@@ -21,13 +21,14 @@ class WordPatchContrast(nn.Module):
     class token; 0: regions) take no part.
 
     In place of the largest cosine stands the mean weighed by softmax(cosine / `spread`): a word that begins with an
-    empty patch would else never hear of the others, which get no gradient (docs/decisions.md, 2026-11-29). 0 takes the
-    largest, and 1 - that similarity is the relaxed word mover's distance (Kusner 2015): transport
-    (`WordPatchAlignment`) without the equal shares, by which a patch holds only so many words, and all others must go
-    to the background.
+    empty patch can else stay there, for its largest cosine sends the others no gradient (docs/decisions.md,
+    2026-11-29). 0 takes the largest, and 1 - that similarity is the relaxed word mover's distance (Kusner 2015):
+    transport (`WordPatchAlignment`) without the equal shares, by which a patch holds only so many words, and all others
+    must go to the background.
 
     Compute: one pass over captions and one over single tokens beside those of other objectives. Traffic and memory per
-    rank: those of `LateContrast`, with E = D; captions are padded to `max_length`, which must be equal on all ranks.
+    rank: those of `LateContrast`, with E = D, and with a `spread` weights as many as cosines, each way; captions are
+    padded to `max_length`, which must be equal on all ranks.
     """
 
     def __init__(
